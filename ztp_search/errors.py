@@ -1,0 +1,43 @@
+"""What can go wrong, as one tree.
+
+    ZtpError                    the user's mistake: one line with rule, value, fix; exit status 2
+    ├── ConfigError             a configuration (or its file) is malformed or contradicts itself
+    ├── SpaceError              a search-space file is malformed
+    ├── BudgetError             the budget cannot be met in this space
+    ├── ModelError              the model cannot be had, or is of a kind that is not supported
+    ├── DataError               the images or their labels cannot be had
+    └── StudyError              the study in the database does not fit what is asked
+    WorkerError                 our fault or the machine's: a worker failed for good; exit status 1
+"""
+
+
+class ZtpError(Exception):
+    """The user's mistake; its text is one line with the rule, the value and the fix."""
+
+
+class ConfigError(ZtpError):
+    """A pruning configuration, or the file that holds one, breaks a rule."""
+
+
+class SpaceError(ZtpError):
+    """A search-space file breaks a rule."""
+
+
+class BudgetError(ZtpError):
+    """No configuration of the space meets the budget."""
+
+
+class ModelError(ZtpError):
+    """The model cannot be had, or is not one that can be pruned."""
+
+
+class DataError(ZtpError):
+    """Images or labels cannot be had as asked."""
+
+
+class StudyError(ZtpError):
+    """The stored study and the request contradict each other."""
+
+
+class WorkerError(Exception):
+    """Evaluation failed for a reason that is not in the configuration."""
