@@ -2,6 +2,7 @@
 
 from ztp_search.backbones import apply
 from ztp_search.config import PruningConfig, PruningLayer
+from ztp_search.config_file import load_config
 from ztp_search.errors import ZtpError
 
-__all__ = ["PruningConfig", "PruningLayer", "ZtpError", "apply"]
+__all__ = ["PruningConfig", "PruningLayer", "ZtpError", "apply", "load_config"]

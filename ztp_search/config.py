@@ -94,9 +94,9 @@ class PruningConfig:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"{name} must be a number, but got {value!r}")
             object.__setattr__(self, name, float(value))
-        if not (0.0 <= self.v_min <= self.v_max) or math.isnan(self.v_max):
+        if not (0.0 <= self.v_min <= self.v_max) or not math.isfinite(self.v_max):
             raise ConfigError(
-                f"0 <= v_min <= v_max must hold, but got v_min={self.v_min}, v_max={self.v_max}"
+                f"finite 0 <= v_min <= v_max must hold, but got v_min={self.v_min}, v_max={self.v_max}"
             )
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:

@@ -128,7 +128,7 @@ def token_counts(geometry: Geometry, config: PruningConfig) -> tuple[int, ...]:
         if layer is not None:
             if block == geometry.depth:
                 raise ConfigError(_outside(layer, geometry))
-            n = _patch_tokens_kept(n, layer, config.order)
+            n = _checked_kept(n, layer, config.order)
         counts.append(n)
     if layers:
         raise ConfigError(_outside(next(iter(layers.values())), geometry))
@@ -141,6 +141,11 @@ def round_half_up(value: float) -> int:
     A product such as 0.7 * 105 is 73.49999999999999 in binary; the 1e-9 honours the decimal.
     """
     return math.floor(value + 0.5 + 1e-9)
+
+
+def patch_tokens_kept(n: int, retention: float, s_tokens: int) -> int:
+    """Patch tokens that leave a pruning layer of n coming in: max(1, round_half_up(r n) - s)."""
+    return max(1, round_half_up(retention * n) - s_tokens)
 
 
 def max_s_tokens(n: int, retention: float, order: str = "i'-s-i") -> int:
@@ -200,14 +205,14 @@ def cost_dict(cost: Cost) -> dict[str, Any]:
     return {"tokens": list(cost.tokens), "gflops": cost.gflops()}
 
 
-def _patch_tokens_kept(n: int, layer: PruningLayer, order: str) -> int:
+def _checked_kept(n: int, layer: PruningLayer, order: str) -> int:
     most = max_s_tokens(n, layer.retention, order)
     if layer.s_tokens > most:
         raise ConfigError(
             f"s_tokens must be at most half of the tokens it ranks, but got {layer.s_tokens} "
             f"after block {layer.after_block}, where {most} is the most; lower s_tokens"
         )
-    return max(1, round_half_up(layer.retention * n) - layer.s_tokens)
+    return patch_tokens_kept(n, layer.retention, layer.s_tokens)
 
 
 def _outside(layer: PruningLayer, geometry: Geometry) -> str:

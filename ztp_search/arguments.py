@@ -1,0 +1,359 @@
+"""The command line: what can be said, and what it means."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ztp_search.backbones.loading import ModelSpec, parse_model_kwargs
+from ztp_search.data import DataSpec
+from ztp_search.errors import DataError, ZtpError
+from ztp_search.exporters import EXPORTERS
+from ztp_search.samplers import SAMPLERS
+from ztp_search.search import Settings
+from ztp_search.session import Sources, WorkerOptions
+from ztp_search.space import SearchSpace, load_space, shipped_spaces
+
+COMMANDS = {
+    "search": "search for the best configuration under a budget (the default)",
+    "best": "table of the best trials with their evidence",
+    "evaluate": "accuracy, GFLOPs and images/s of one configuration file",
+    "cost": "GFLOPs per block of one configuration file, beside fvcore's count",
+    "export": "the best trial, or any, as a file for other tools",
+    "dashboard": "Optuna dashboard on the storage",
+    "spaces": "the shipped search spaces",
+}
+DEFAULTS = {"trials": 500, "images": 2000, "holdout": 3000, "batch_size": 64}
+DEFAULT_SPACE, ANY_SPACE = "deit_small", "any"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ZtpError(f"{message}; see `{self.prog} --help`")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Arguments of one command; without a command's name they are those of `search`."""
+    arguments = list(argv)
+    if not arguments or (arguments[0] not in COMMANDS and arguments[0].startswith("-")):
+        arguments.insert(0, "search")
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise ZtpError(f"{command!r} is no command; there are {', '.join(COMMANDS)}")
+    namespace = _parser(command).parse_args(rest)
+    namespace.command = command
+    return namespace
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """What a search is to do."""
+    space = _space(args)
+    out = Path(args.out)
+    defaults = DEFAULTS | dict(space.defaults)
+    sources = _sources(args, space, defaults, out)
+    name = args.study or _study_name(args, space)
+    return Settings(
+        space=space,
+        sources=sources,
+        workers=worker_options(args),
+        budget=args.budget,
+        storage=storage(args),
+        study=name,
+        trials=args.trials or defaults["trials"],
+        batch_size=args.batch_size or defaults["batch_size"],
+        tolerance=args.tolerance,
+        budget_counts=args.budget_counts,
+        objective=args.objective,
+        sampler=args.sampler,
+        precision=args.precision,
+        device=args.device,
+        threads=args.threads,
+        timeout=args.timeout,
+        candidates=args.candidates,
+    )
+
+
+def worker_options(args: argparse.Namespace) -> WorkerOptions:
+    return WorkerOptions(args.workers, args.gpus_per_worker, args.address)
+
+
+def storage(args: argparse.Namespace) -> str:
+    """The storage URL; by default SQLite in the output folder."""
+    url: str = args.storage or f"sqlite:///{Path(args.out) / 'studies.db'}"
+    return url
+
+
+def data_overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Preprocessing that the user states in place of timm's data config."""
+    keys = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "input_size")
+    return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+
+
+def _space(args: argparse.Namespace) -> SearchSpace:
+    """--space, else the shipped space of that model, else the one for any model."""
+    if args.space is not None:
+        return load_space(args.space)
+    if args.model is None:
+        return load_space(DEFAULT_SPACE)
+    base = args.model.split(".")[0]
+    for name in shipped_spaces():
+        space = load_space(name)
+        if space.model and space.model["name"].split(".")[0] == base and not args.model_kwargs:
+            return space
+    return load_space(ANY_SPACE)
+
+
+def _sources(
+    args: argparse.Namespace, space: SearchSpace, defaults: dict[str, int], out: Path
+) -> Sources:
+    """Model and images: the space's, replaced by what the user states."""
+    if args.model is None and not space.model:
+        raise ZtpError(f"space {space.name} is for any model, so --model NAME is needed")
+    stated = dict(space.model)
+    if args.model is not None:
+        stated = {"name": args.model}
+    model = ModelSpec(
+        name=stated["name"],
+        kwargs=dict(stated.get("kwargs", {})) | parse_model_kwargs(args.model_kwargs or []),
+        weights=args.weights or stated.get("weights"),
+        num_classes=args.num_classes or stated.get("num_classes"),
+    )
+    if args.data is not None:
+        data = DataSpec(args.data, args.split, args.holdout_split, args.class_map)
+    elif space.data:
+        data = DataSpec(
+            space.data["source"],
+            args.split or space.data.get("split"),
+            args.holdout_split or space.data.get("holdout_split"),
+            args.class_map or space.data.get("class_map"),
+        )
+    else:
+        raise DataError(
+            "--data is needed: a folder of images, or what timm opens (hfds/…, wds/…, torch/…)"
+        )
+    return Sources(
+        model=model,
+        data=data,
+        data_overrides=dict(stated.get("preprocessing", {})) | data_overrides(args),
+        images=args.images or defaults["images"],
+        holdout=defaults["holdout"] if args.holdout is None else args.holdout,
+        seed=args.seed,
+        cache_dir=out / "images",
+        skip_unreadable=args.skip_unreadable,
+    )
+
+
+def _study_name(args: argparse.Namespace, space: SearchSpace) -> str:
+    """The same command, the same study: space, model where one is stated, budget and seed."""
+    parts = [Path(space.name).stem]
+    if args.model is not None:
+        parts.append(args.model)
+    parts += [args.budget.strip(), f"seed{args.seed}"]
+    return "-".join(re.sub(r"[^\w.%]+", "_", part) for part in parts)
+
+
+# ---- parsers -----------------------------------------------------------------------------
+
+
+def _parser(command: str) -> Parser:
+    description = COMMANDS[command]
+    epilog = None
+    if command == "search":
+        description = (
+            "Finds the best Zero-TPrune configuration of a vision transformer under a GFLOPs "
+            "budget. The same command again resumes the study. Try it without network or GPU: "
+            "ztp-search --space digits --budget 68%%"
+        )
+        lines = [f"  ztp-search {name:10} {text}" for name, text in COMMANDS.items()]
+        epilog = "commands (each with its own --help):\n" + "\n".join(lines)
+    parser = Parser(
+        prog="ztp-search" if command == "search" else f"ztp-search {command}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
+        allow_abbrev=False,
+    )
+    {
+        "search": _search_arguments,
+        "best": _best_arguments,
+        "evaluate": _evaluate_arguments,
+        "cost": _cost_arguments,
+        "export": _export_arguments,
+        "dashboard": _dashboard_arguments,
+        "spaces": _json_argument,
+    }[command](parser)
+    return parser
+
+
+def _search_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("search").add_argument
+    add("--budget", required=True, metavar="B",
+        help="GFLOPs per image (3.08), or a share of the unpruned model (67%%)")
+    add("--tolerance", type=_share, default=0.01, metavar="T",
+        help="how far below the budget a configuration may stay (default 1%%)")
+    add("--budget-counts", choices=("total", "backbone"), default="total",
+        help="bound what runs (default), or leave out what pruning adds, as papers print it")
+    add("--space", metavar="NAME|FILE", help="search space (default: that of the model)")
+    add("--objective", choices=("top1", "agreement"), default="top1",
+        help="accuracy, or agreement with the unpruned model, which needs no labels")
+    add("--trials", type=_positive, metavar="N", help="configurations to evaluate in all")
+    add("--timeout", type=_seconds, metavar="TIME", help="start no trial after 90s, 30m or 2h")
+    add("--seed", type=_natural, default=0, metavar="N", help="of configurations and image order")
+    add("--sampler", choices=tuple(SAMPLERS), default="monte-carlo")
+    add("--candidates", type=_positive, default=5, metavar="N",
+        help="how many of the best are measured again on holdout (default 5)")
+    _model_arguments(parser)
+    _data_arguments(parser)
+    add = parser.add_argument_group("images").add_argument
+    add("--images", type=_positive, metavar="N", help="images that choose the winner")
+    add("--holdout", type=_natural, metavar="N", help="other images that report on it")
+    _worker_arguments(parser, "auto")
+    _storage_arguments(parser)
+    _json_argument(parser)
+
+
+def _model_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("model").add_argument
+    add("--model", metavar="NAME", help="a timm model (default: the space's)")
+    add("--model-kwargs", nargs="*", metavar="K=V", help="arguments of its constructor")
+    add("--weights", metavar="FILE",
+        help="safetensors or a state dict (default: timm's pretrained weights)")
+    add("--num-classes", type=_positive, metavar="N")
+
+
+def _data_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("data").add_argument
+    add("--data", metavar="PATH|NAME",
+        help="folder of images, or hfds/NAME, wds/PATH, torch/NAME as timm opens them")
+    add("--split", metavar="S")
+    add("--holdout-split", metavar="S",
+        help="take holdout images from another split (default: other images of --split)")
+    add("--class-map", metavar="FILE",
+        help="class name to index; folders named by wnid map to ImageNet by themselves")
+    add("--skip-unreadable", action="store_true", help="go on without images that are broken")
+    add = parser.add_argument_group("preprocessing (default: timm's data config)").add_argument
+    add("--mean", type=float, nargs="+", metavar="X")
+    add("--std", type=float, nargs="+", metavar="X")
+    add("--interpolation", metavar="NAME")
+    add("--crop-pct", type=float, metavar="X")
+    add("--crop-mode", metavar="NAME")
+    add("--input-size", type=int, nargs=3, metavar=("C", "H", "W"))
+
+
+def _worker_arguments(parser: Parser, default: str | None) -> None:
+    """default: what --precision and --device say unless stated; None takes the file's."""
+    add = parser.add_argument_group("how it runs (belongs to the study)").add_argument
+    add("--batch-size", type=_positive, metavar="N")
+    add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default=default)
+    add("--device", choices=("auto", "cpu", "cuda"), default=default)
+    add("--threads", type=_positive, default=1 if default else None, metavar="N",
+        help="CPU threads of one worker (default 1)")
+    add = parser.add_argument_group("workers (change no result)").add_argument
+    add("--workers", type=_natural, metavar="N",
+        help="Ray workers; 0 works in this process (default: one per GPU, or per core)")
+    add("--gpus-per-worker", type=_positive_float, default=1.0, metavar="F",
+        help="share of a GPU that one worker takes (default 1)")
+    add("--address", metavar="RAY", help="Ray cluster to use (default: start one here)")
+
+
+def _storage_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("storage").add_argument
+    add("--storage", metavar="URL", help="database (default: SQLite in --out)")
+    add("--study", metavar="NAME", help="(default: made of space, budget and seed)")
+    add("--out", default="ztp-runs", metavar="DIR",
+        help="folder for the database and decoded images (default ztp-runs)")
+
+
+def _json_argument(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _best_arguments(parser: Parser) -> None:
+    parser.add_argument("-n", type=_positive, default=10, metavar="N", help="rows (default 10)")
+    _storage_arguments(parser)
+    _json_argument(parser)
+
+
+def _evaluate_arguments(parser: Parser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="configuration file")
+    parser.add_argument("--predictions", metavar="FILE", help="write a CSV row per image")
+    parser.add_argument("--image-set", choices=("search", "holdout"), default=None,
+                        help="of the file's images (default holdout)")
+    parser.add_argument("--images", type=_positive, metavar="N", help="with --data: how many")
+    parser.add_argument("--seed", type=_natural, metavar="N", help="with --data: their order")
+    parser.add_argument("--out", default="ztp-runs", metavar="DIR", help="for decoded images")
+    _model_arguments(parser)
+    _data_arguments(parser)
+    _worker_arguments(parser, None)
+    _json_argument(parser)
+
+
+def _cost_arguments(parser: Parser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="configuration file")
+    _model_arguments(parser)
+    _json_argument(parser)
+
+
+def _export_arguments(parser: Parser) -> None:
+    parser.add_argument("--format", choices=tuple(EXPORTERS), default="json")
+    parser.add_argument("-o", "--output", metavar="FILE", help="(default: stdout)")
+    parser.add_argument("--trial", type=_natural, metavar="N", help="(default: the best)")
+    _storage_arguments(parser)
+
+
+def _dashboard_arguments(parser: Parser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
+                        help="it has no password: think before you leave loopback")
+    parser.add_argument("--port", type=_natural, default=8080, metavar="N")
+    parser.add_argument("--allow-edit", action="store_true",
+                        help="let visitors change and delete studies (default: read-only)")
+    _storage_arguments(parser)
+
+
+# ---- values ------------------------------------------------------------------------------
+
+
+def _positive(text: str) -> int:
+    value = _natural(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, but got {text}")
+    return value
+
+
+def _natural(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number, but got {text!r}")
+    return int(text)
+
+
+def _positive_float(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, but got {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _number(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1 (or 0%% and 100%%), got {text}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, but got {text!r}") from None
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([smhd]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must read as 90s, 30m, 2h or 1d, but got {text!r}")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

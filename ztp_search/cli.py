@@ -1,0 +1,152 @@
+"""`ztp-search`: parse, call, print. Results go to stdout, everything else to stderr.
+
+Exit status: 0 done, 2 the user's mistake (one line), 1 our fault, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from ztp_search.errors import WorkerError, ZtpError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    warnings.simplefilter("ignore")  # third parties' deprecations are no message to the user
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except ZtpError as error:
+        return _fail(str(error), 2)
+    except WorkerError as error:
+        return _fail(str(error), 1)
+    except BrokenPipeError:  # `ztp-search best | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        resume = " ".join(shlex.quote(word) for word in ["ztp-search", *arguments])
+        return _fail(f"interrupted; what is complete is stored. To go on: {resume}", 130)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from ztp_search.arguments import parse  # imports torch and timm: seconds, so inside the try
+
+    args = parse(arguments)
+    COMMANDS[args.command](args)
+    return 0
+
+
+def _search(args: argparse.Namespace) -> None:
+    from ztp_search.arguments import settings
+    from ztp_search.report import search_tables
+    from ztp_search.search import run
+    from ztp_search.terminal import TerminalProgress
+
+    with TerminalProgress(Console(stderr=True)) as progress:
+        document = run(settings(args), progress)
+    _print(args, document, search_tables)
+
+
+def _best(args: argparse.Namespace) -> None:
+    from ztp_search.arguments import storage
+    from ztp_search.report import best_document, best_table
+    from ztp_search.study import Study
+
+    with Study.load(storage(args), args.study) as study:
+        _print(args, best_document(study, args.n), best_table)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from ztp_search.commands import evaluate
+    from ztp_search.report import evaluation_table
+    from ztp_search.terminal import TerminalProgress
+
+    with TerminalProgress(Console(stderr=True)) as progress:
+        document = evaluate(args, progress)
+    _print(args, document, evaluation_table)
+
+
+def _cost(args: argparse.Namespace) -> None:
+    from ztp_search.commands import cost
+    from ztp_search.report import cost_table
+
+    _print(args, cost(args), cost_table)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from ztp_search.arguments import storage
+    from ztp_search.exporters import EXPORTERS
+    from ztp_search.report import config_file, find_trial
+    from ztp_search.study import Study
+
+    with Study.load(storage(args), args.study) as study:
+        text = EXPORTERS[args.format](config_file(study, find_trial(study, args.trial)))
+    if args.output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        Path(args.output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ZtpError(f"--output {args.output} cannot be written: {error.strerror}") from None
+    print(f"wrote {args.output}", file=sys.stderr)
+
+
+def _dashboard(args: argparse.Namespace) -> None:
+    from ztp_search.arguments import storage
+    from ztp_search.dashboard import serve
+
+    serve(storage(args), args.host, args.port, allow_edit=args.allow_edit)
+
+
+def _spaces(args: argparse.Namespace) -> None:
+    from ztp_search.report import spaces_table
+    from ztp_search.space import load_space, shipped_spaces
+
+    spaces = [load_space(name) for name in shipped_spaces()]
+    document = {
+        "spaces": [
+            {"name": s.name, "model": s.model.get("name"), "data": s.data.get("source"),
+             "about": s.about}
+            for s in spaces
+        ]
+    }  # fmt: skip
+    _print(args, document, spaces_table)
+
+
+COMMANDS = {
+    "search": _search,
+    "best": _best,
+    "evaluate": _evaluate,
+    "cost": _cost,
+    "export": _export,
+    "dashboard": _dashboard,
+    "spaces": _spaces,
+}
+
+
+def _print(args: argparse.Namespace, document: Mapping[str, Any], table: Any) -> None:
+    """One JSON document, or a table for people."""
+    if args.json:
+        print(json.dumps(document, indent=1, allow_nan=False))
+        return
+    shown: RenderableType = table(document)
+    Console().print(shown)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"ztp-search: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,382 @@
+"""From a point of the unit cube to a configuration that meets the budget.
+
+`Decoder.decode` turns any point into a configuration with (1 - tolerance) budget <= macs <=
+budget, by construction and in bounded time, never by drawing again:
+
+1. The first coordinate picks a set of locations, with equal probability over the sets whose
+   cheapest and dearest configurations enclose the budget.
+2. WPR iterations and head thresholds are read off their coordinates.
+3. The layers are visited in the order of their `order` coordinates. Each takes its S-stage
+   count, and in a second round its retention, uniformly from the interval that still leaves the
+   budget reachable by the layers not yet decided; the last retention is solved for.
+4. Rates are multiples of 0.0001 throughout, so counts are integers at every step; what rounding
+   left over is used up by single tokens, the dearest that fits first.
+A set in which integer counts miss the tolerance hands over to the next one.
+
+The result is spread out over the budget surface, but not uniform on it: a layer visited early
+sees a wider interval than one visited late.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ztp_search.config import PruningConfig, PruningLayer
+from ztp_search.cost import (
+    Cost,
+    Geometry,
+    backbone_macs,
+    block_macs,
+    flops,
+    max_s_tokens,
+    patch_tokens_kept,
+    stage_macs,
+)
+from ztp_search.errors import BudgetError, SpaceError
+from ztp_search.space import BlockSpace, SearchSpace
+
+UNIT = 10_000
+"""Retention rates are multiples of 1/UNIT: readable, and fine enough for 5,000 tokens."""
+MAX_SETS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Multiply-adds per image that a configuration may cost: (1 - tolerance) macs to macs.
+
+    counts: "total" (what runs) or "backbone" (without what pruning adds, as papers print it).
+    """
+
+    macs: int
+    tolerance: float = 0.01
+    counts: str = "total"
+
+    @property
+    def least(self) -> int:
+        return math.ceil((1.0 - self.tolerance) * self.macs)
+
+    def of(self, cost: Cost) -> int:
+        """The part of a cost that this budget bounds."""
+        return cost.total if self.counts == "total" else cost.backbone
+
+    def holds(self, cost: Cost) -> bool:
+        return self.least <= self.of(cost) <= self.macs
+
+
+def parse_budget(
+    text: str, geometry: Geometry, tolerance: float = 0.01, counts: str = "total"
+) -> Budget:
+    """Read "3.08" (GFLOPs) or "67%" (of the unpruned model)."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*", text)
+    if match is None or float(match[1]) <= 0:
+        raise BudgetError(
+            f"--budget must be GFLOPs (3.08) or a share of the unpruned model (67%), got {text!r}"
+        )
+    unpruned = backbone_macs(geometry, [geometry.tokens] * (geometry.depth + 1))
+    value = float(match[1])
+    macs = value / 100.0 * unpruned if match[2] else value * 1e9
+    return Budget(math.floor(macs + 1e-6), tolerance, counts)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A configuration under construction; lists run over the pruning layers."""
+
+    spaces: tuple[BlockSpace, ...]
+    low: list[int]  # least retention still possible, in units
+    high: list[int]
+    s_low: list[int]
+    s_high: list[int]
+    iterations: list[int]
+
+
+class Decoder:
+    """Decodes points of the unit cube for one space, model geometry and budget.
+
+    names: one name per coordinate. Raises BudgetError where no configuration meets the budget,
+    naming the interval that can be met.
+    """
+
+    def __init__(self, space: SearchSpace, geometry: Geometry, budget: Budget) -> None:
+        self.space = space
+        self.geometry = geometry
+        self.budget = budget
+        self.blocks = space.blocks(geometry.depth)
+        self.template = PruningConfig(
+            v_min=space.v_min.low, v_max=space.v_max.high, **space.variants
+        )
+        self.names = ("locations",) + tuple(
+            f"block{block.block:02d}.{name}"
+            for block in self.blocks
+            for name in ("order", "retention", "s_tokens", "wpr_iterations")
+        ) + ("v_min", "v_max")  # fmt: skip
+        self._column = {block.block: 1 + 4 * i for i, block in enumerate(self.blocks)}
+        self._block_macs = [block_macs(geometry, n) for n in range(geometry.tokens + 1)]
+        self._sets = self._feasible_sets()
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.names)
+
+    def decode(self, point: Sequence[float]) -> PruningConfig:
+        """The configuration at `point`, `dimensions` numbers in [0, 1]."""
+        if len(point) != self.dimensions:
+            raise ValueError(f"a point has {self.dimensions} coordinates, but got {len(point)}")
+        first = min(int(point[0] * len(self._sets)), len(self._sets) - 1)
+        for step in range(len(self._sets)):
+            spaces = self._sets[(first + step) % len(self._sets)]
+            config = self._decode_in(spaces, point)
+            if config is not None:
+                return config
+        raise BudgetError(
+            f"no whole numbers of tokens meet {self.budget.macs / 1e9:.4g} GFLOPs within "
+            f"{self.budget.tolerance:.2%} in this space; use a wider --tolerance"
+        )
+
+    def parameter_ranges(self) -> dict[str, tuple[float, float]]:
+        """Least and most of every parameter of a trial (`block03.retention`, …, `v_max`).
+
+        They include those of a block without a pruning layer: retention 1, no s_tokens, and the
+        one iteration that none can go below.
+        """
+        out: dict[str, tuple[float, float]] = {}
+        for block in self.blocks:
+            prefix = f"block{block.block:02d}"
+            out[f"{prefix}.retention"] = (block.retention[0], 1.0)
+            out[f"{prefix}.s_tokens"] = (0, block.s_tokens[1])
+            out[f"{prefix}.wpr_iterations"] = (1, block.wpr_iterations[1])
+        for name, scale in (("v_min", self.space.v_min), ("v_max", self.space.v_max)):
+            out[name] = (scale.low, scale.high)
+        return out
+
+    # ---- feasible sets -------------------------------------------------------------------
+
+    def _feasible_sets(self) -> list[tuple[BlockSpace, ...]]:
+        least, most = self.space.layers
+        most = min(most, len(self.blocks))
+        count = sum(math.comb(len(self.blocks), k) for k in range(least, most + 1))
+        if count > MAX_SETS:
+            raise SpaceError(
+                f"{self.space.name}: pruning.layers {list(self.space.layers)} of "
+                f"{len(self.blocks)} blocks makes {count:,} sets of locations, at most "
+                f"{MAX_SETS:,} can be handled; name fewer blocks or fewer layers"
+            )
+        feasible = []
+        cheapest, dearest = math.inf, 0
+        for k in range(least, most + 1):
+            for spaces in itertools.combinations(self.blocks, k):
+                draft = self._draft(spaces, [s.wpr_iterations[0] for s in spaces])
+                low = self._macs(draft, draft.low, draft.s_high)
+                draft.iterations = [s.wpr_iterations[1] for s in spaces]
+                high = self._macs(draft, draft.high, draft.s_low)
+                cheapest, dearest = min(cheapest, low), max(dearest, high)
+                if low <= self.budget.macs and high >= self.budget.least:
+                    feasible.append(spaces)
+        if not feasible:
+            self._refuse(cheapest, dearest)
+        return feasible
+
+    def _refuse(self, cheapest: float, dearest: float) -> None:
+        unpruned = self._macs_of([self.geometry.patch_tokens] * 2, [self.geometry.depth])
+        asked, share = self.budget.macs / 1e9, 100.0 * self.budget.macs / unpruned
+        interval = (
+            f"feasible is {cheapest / 1e9:.4g} to {dearest / 1e9:.4g} GFLOPs, "
+            f"{100 * cheapest / unpruned:.1f}% to {100 * dearest / unpruned:.1f}%"
+        )
+        if self.budget.macs < cheapest:
+            raise BudgetError(
+                f"budget {asked:.4g} GFLOPs ({share:.1f}% of the unpruned model) is below the "
+                f"cheapest configuration of space {self.space.name} ({cheapest / 1e9:.4g}; "
+                f"{interval}); raise --budget, or allow more pruning layers or lower retention"
+            )
+        raise BudgetError(
+            f"budget {asked:.4g} GFLOPs ({share:.1f}% of the unpruned model's "
+            f"{unpruned / 1e9:.4g}) is not met by space {self.space.name}: {interval}; "
+            "change --budget, or allow fewer pruning layers or higher retention"
+        )
+
+    def _draft(self, spaces: tuple[BlockSpace, ...], iterations: list[int]) -> _Draft:
+        return _Draft(
+            spaces=spaces,
+            low=[math.ceil(s.retention[0] * UNIT - 1e-6) for s in spaces],
+            high=[math.floor(s.retention[1] * UNIT + 1e-6) for s in spaces],
+            s_low=[s.s_tokens[0] for s in spaces],
+            s_high=[s.s_tokens[1] for s in spaces],
+            iterations=iterations,
+        )
+
+    # ---- one set -------------------------------------------------------------------------
+
+    def _decode_in(
+        self, spaces: tuple[BlockSpace, ...], point: Sequence[float]
+    ) -> PruningConfig | None:
+        """The configuration in this set of locations; None where integer counts miss."""
+        columns = [self._column[space.block] for space in spaces]
+        iterations = [
+            _integer(*space.wpr_iterations, point[column + 3])
+            for space, column in zip(spaces, columns, strict=True)
+        ]
+        draft = self._draft(spaces, iterations)
+        order = sorted(range(len(spaces)), key=lambda j: (point[columns[j]], j))
+        for j in order:
+            s_tokens = self._reachable_s(draft, j, point[columns[j] + 2])
+            draft.s_low[j] = draft.s_high[j] = s_tokens
+        for j in order[:-1]:
+            draft.low[j] = draft.high[j] = self._reachable_rate(draft, j, point[columns[j] + 1])
+        rates = self._solve(draft, order[-1])
+        if rates is None:
+            return None
+        rates = self._top_up(draft, rates)
+        config = self._config(draft, rates, point)
+        return config if self.budget.holds(flops(self.geometry, config)) else None
+
+    def _reachable_s(self, draft: _Draft, j: int, u: float) -> int:
+        """An S-stage count for layer j that leaves the budget reachable."""
+        low, high = draft.s_low[j], draft.s_high[j]
+        if low == high:
+            return low
+
+        def cheapest(s: int) -> int:
+            return self._macs(draft, draft.low, _with(draft.s_high, j, s))
+
+        def dearest(s: int) -> int:
+            return self._macs(draft, draft.high, _with(draft.s_low, j, s))
+
+        # cheapest() falls with s, so small counts may overshoot; dearest() must reach the budget
+        first = _first(low, high, lambda s: cheapest(s) <= self.budget.macs)
+        last = _last(low, high, lambda s: dearest(s) >= self.budget.macs)
+        return _integer(min(first, last), max(first, last), u)
+
+    def _reachable_rate(self, draft: _Draft, j: int, u: float) -> int:
+        """A retention (in units) for layer j that leaves the budget reachable."""
+        low, high = draft.low[j], draft.high[j]
+        last = _last(
+            low,
+            high,
+            lambda r: self._macs(draft, _with(draft.low, j, r), draft.s_low) <= self.budget.macs,
+        )
+        first = _first(
+            low,
+            last,
+            lambda r: self._macs(draft, _with(draft.high, j, r), draft.s_low) >= self.budget.macs,
+        )
+        return _integer(first, last, u)
+
+    def _solve(self, draft: _Draft, j: int) -> list[int] | None:
+        """All retentions, layer j's the highest that keeps the budget."""
+        low, high = draft.low[j], draft.high[j]
+
+        def fits(rate: int) -> bool:
+            return self._macs(draft, _with(draft.low, j, rate), draft.s_low) <= self.budget.macs
+
+        return _with(draft.low, j, _last(low, high, fits)) if fits(low) else None
+
+    def _top_up(self, draft: _Draft, rates: list[int]) -> list[int]:
+        """Use up what is left of the budget by single tokens, the dearest that fits first.
+
+        So no layer gains more than a few, and none is pushed to its bound.
+        """
+        bounds = [math.floor(space.retention[1] * UNIT + 1e-6) for space in draft.spaces]
+        for j in range(len(rates)):
+            while True:
+                n, kept = self._counts(draft, rates)[j]
+                more = math.ceil((kept + 0.5) / n * UNIT - 1e-6)  # least rate that keeps one more
+                if kept + 1 >= n or more >= bounds[j]:
+                    break
+                longer = _with(rates, j, more)
+                if self._macs(draft, longer, draft.s_low) > self.budget.macs:
+                    break
+                rates = longer
+        return rates
+
+    def _config(
+        self, draft: _Draft, rates: list[int], point: Sequence[float]
+    ) -> PruningConfig:
+        layers = []
+        n = self.geometry.patch_tokens
+        for j, space in enumerate(draft.spaces):
+            rate = rates[j] / UNIT
+            s_tokens = min(draft.s_low[j], max_s_tokens(n, rate, self.template.order))
+            layers.append(PruningLayer(space.block, rate, s_tokens, draft.iterations[j]))
+            n = patch_tokens_kept(n, rate, s_tokens)
+        return PruningConfig(
+            layers=tuple(layers),
+            v_min=self.space.v_min.at(point[-2]),
+            v_max=self.space.v_max.at(point[-1]),
+            **self.space.variants,
+        )
+
+    # ---- what a draft costs --------------------------------------------------------------
+
+    def _counts(self, draft: _Draft, rates: list[int]) -> list[tuple[int, int]]:
+        """Per layer: patch tokens coming in, and those the rate keeps before s is taken off."""
+        out = []
+        n = self.geometry.patch_tokens
+        for rate, s_tokens in zip(rates, draft.s_low, strict=True):
+            s_tokens = min(s_tokens, max_s_tokens(n, rate / UNIT, self.template.order))
+            kept = patch_tokens_kept(n, rate / UNIT, s_tokens)
+            out.append((n, kept + s_tokens))
+            n = kept
+        return out
+
+    def _macs(self, draft: _Draft, rates: list[int], s_tokens: list[int]) -> int:
+        """What the budget bounds, of these rates (in units) and S-stage counts."""
+        n = self.geometry.patch_tokens
+        counts, ends = [n], []
+        overhead = 0
+        template, total = self.template, self.budget.counts == "total"
+        for j, space in enumerate(draft.spaces):
+            rate = rates[j] / UNIT
+            s = min(s_tokens[j], max_s_tokens(n, rate, template.order))
+            kept = patch_tokens_kept(n, rate, s)
+            if total:
+                overhead += stage_macs(self.geometry, template, n, kept, s, draft.iterations[j])
+            n = kept
+            counts.append(n)
+            ends.append(space.block)
+        return self._macs_of(counts, ends) + overhead
+
+    def _macs_of(self, patch_tokens: Sequence[int], ends: Sequence[int]) -> int:
+        """The backbone on `patch_tokens[i]` up to block `ends[i]`; the last count to the end."""
+        geometry = self.geometry
+        macs = geometry.stem_macs + geometry.tail_macs
+        start = 0
+        for n, end in zip(patch_tokens, [*ends, geometry.depth], strict=False):
+            macs += (end - start) * self._block_macs[n + geometry.prefix_tokens]
+            start = end
+        return macs + geometry.tail_macs_per_token * (patch_tokens[-1] + geometry.prefix_tokens)
+
+
+def _with(values: list[int], index: int, value: int) -> list[int]:
+    out = values.copy()
+    out[index] = value
+    return out
+
+
+def _integer(low: int, high: int, u: float) -> int:
+    """An integer of [low, high], evenly by u in [0, 1]."""
+    return min(low + int(u * (high - low + 1)), high)
+
+
+def _last(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The greatest value of [low, high] where a condition that ends holds; low if none."""
+    if holds(high):
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The least value of [low, high] where a condition that begins holds; high if none."""
+    if holds(low):
+        return low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

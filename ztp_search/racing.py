@@ -1,0 +1,66 @@
+"""Paired statistics on per-image results: pure functions of what two configurations got right.
+
+Both are measured on the same images in the same order, so only the images on which they differ
+(the discordant pairs) carry evidence, and the spread between images drops out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Correct: TypeAlias = npt.NDArray[np.bool_]
+"""Per image: right or not, (images,)."""
+
+Z95 = 1.959963984540054
+"""The 97.5 % point of the normal distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """Accuracy of one configuration minus that of another, in fractions of one.
+
+    ci95: two-sided 95 % interval.
+    wins, losses: images that only the first, only the other got right.
+    """
+
+    difference: float
+    ci95: tuple[float, float]
+    wins: int
+    losses: int
+    images: int
+
+
+def accuracy(correct: Correct) -> float:
+    """Share of images that are right."""
+    return float(np.mean(correct))
+
+
+def standard_error(correct: Correct) -> float:
+    """Standard error of `accuracy`, sqrt(p (1 - p) / n)."""
+    p = accuracy(correct)
+    return math.sqrt(p * (1.0 - p) / len(correct))
+
+
+def paired_difference(first: Correct, other: Correct) -> PairedDifference:
+    """The difference with the adjusted Wald interval for paired proportions.
+
+    Bonett and Price (2012), "Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data": one image is added to each kind of discordant pair, which
+    keeps the coverage near 95 % where few or no pairs are discordant.
+    """
+    if first.shape != other.shape or first.ndim != 1 or len(first) == 0:
+        raise ValueError(
+            f"two equally long results are needed, but got {first.shape} and {other.shape}"
+        )
+    n = len(first)
+    wins = int(np.sum(first & ~other))
+    losses = int(np.sum(~first & other))
+    up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
+    half = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    low, high = max(-1.0, up - down - half), min(1.0, up - down + half)
+    return PairedDifference((wins - losses) / n, (low, high), wins, losses, n)

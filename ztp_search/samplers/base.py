@@ -1,0 +1,59 @@
+"""What every sampler is: a source of configurations by index, none of them twice."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from ztp_search.config import PruningConfig
+from ztp_search.cost import token_counts
+from ztp_search.decode import Decoder
+
+Key = tuple[object, ...]
+MAX_ATTEMPTS = 1_000
+
+
+class Sampler(ABC):
+    """Proposes the configuration of trial i; a subclass says which point of the unit cube.
+
+    Configurations must be asked for in ascending order of index: those with the same realised
+    counts and scoring parameters as an earlier one are replaced, attempt by attempt, so trial i
+    depends on the seed, the decoder and i alone.
+    """
+
+    def __init__(self, decoder: Decoder, seed: int) -> None:
+        self.decoder = decoder
+        self.seed = seed
+        self._seen: set[Key] = set()
+
+    @abstractmethod
+    def point(self, index: int, attempt: int) -> Sequence[float]:
+        """Coordinates in [0, 1), `decoder.dimensions` of them, for this attempt at trial i."""
+
+    def propose(self, index: int) -> PruningConfig | None:
+        """The configuration of trial `index`; None once the space seems to hold no new one."""
+        for attempt in range(MAX_ATTEMPTS):
+            config = self.decoder.decode(self.point(index, attempt))
+            if self._key(config) not in self._seen:
+                self.remember(config)
+                return config
+        return None
+
+    def remember(self, config: PruningConfig) -> None:
+        """Count a configuration as proposed (those of a resumed study, in order)."""
+        self._seen.add(self._key(config))
+
+    def _key(self, config: PruningConfig) -> Key:
+        """What decides a result: iterations only of layers whose I-stage prunes anything."""
+        tokens = token_counts(self.decoder.geometry, config)
+        layers = []
+        for layer in config.layers:
+            n_in, n_out = tokens[layer.after_block - 1], tokens[layer.after_block]
+            i_stage = n_out < n_in - layer.s_tokens
+            iterations = layer.wpr_iterations if i_stage else 0
+            if n_out < n_in:
+                layers.append((layer.after_block, layer.s_tokens, iterations))
+        return (
+            tokens, tuple(layers), config.v_min, config.v_max, config.variant, config.partition,
+            config.features, config.metric, config.order, config.aggregation,
+        )  # fmt: skip

@@ -1,0 +1,286 @@
+"""Pools of workers that evaluate configurations on image blocks. The only file importing ray.
+
+A worker holds the model and the images and is dumb: it takes a `Task` and returns its result.
+Every pool gives the same results, because what could change them (`Runtime`) is the study's.
+
+    InProcessPool   in this process, one task at a time (--workers 0)
+    RayPool         one Ray actor per GPU, per share of one, or per group of CPU cores
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from torch import nn
+
+from ztp_search.config import PruningConfig
+from ztp_search.data import ImageStore
+from ztp_search.errors import WorkerError, ZtpError
+from ztp_search.evaluate import BlockResult, Evaluator, Runtime
+
+MAX_DEATHS = 3
+"""A task that has taken this many workers down with it is given up."""
+QUEUED_PER_WORKER = 2
+"""Tasks a worker has at hand: one running, one waiting, so that it never idles on the driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Evaluate `config` (None: unpruned) on images start to stop of an image set."""
+
+    key: tuple[str, int]  # whose result this is: (kind, number)
+    config: PruningConfig | None
+    image_set: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A task that cannot be done: the configuration's fault, or too little memory."""
+
+    reason: str
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker holds. image_paths: folders of image stores by name of the image set."""
+
+    model: nn.Module
+    image_paths: Mapping[str, Path]
+    mean: Sequence[float]
+    std: Sequence[float]
+    runtime: Runtime
+
+    def evaluator(self, images: Mapping[str, np.ndarray[Any, Any]] | None = None) -> Evaluator:
+        """An evaluator on these images, or on the files, memory-mapped."""
+        if images is None:
+            images = {n: ImageStore.open(path).images for n, path in self.image_paths.items()}
+        return Evaluator(self.model, images, self.mean, self.std, self.runtime)
+
+
+class Pool(Protocol):
+    """What `search` needs of workers."""
+
+    workers: int
+
+    @property
+    def room(self) -> int:
+        """How many more tasks can be submitted before all workers have enough at hand."""
+
+    def submit(self, task: Task) -> None: ...
+
+    def next(self) -> tuple[Task, BlockResult | Failure]:
+        """Wait for any submitted task; raises WorkerError where a worker is lost for good."""
+
+    def drop(self) -> None:
+        """Forget all that was submitted and has not been returned."""
+
+    def close(self) -> None: ...
+
+
+def evaluate_task(evaluator: Evaluator, task: Task) -> BlockResult | Failure:
+    """Run a task; what is the configuration's fault or a lack of memory becomes a Failure."""
+    try:
+        return evaluator.run(task.config, task.image_set, task.start, task.stop)
+    except ZtpError as error:
+        return Failure(str(error))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return Failure(str(error).splitlines()[0] or "out of memory", out_of_memory=True)
+
+
+class InProcessPool:
+    """The same work in this process."""
+
+    workers = 0
+
+    def __init__(self, job: Job) -> None:
+        self._threads = torch.get_num_threads()
+        self._evaluator = job.evaluator()
+        self._tasks: collections.deque[Task] = collections.deque()
+
+    @property
+    def room(self) -> int:
+        return 1 - len(self._tasks)
+
+    def submit(self, task: Task) -> None:
+        self._tasks.append(task)
+
+    def next(self) -> tuple[Task, BlockResult | Failure]:
+        task = self._tasks.popleft()
+        return task, evaluate_task(self._evaluator, task)
+
+    def drop(self) -> None:
+        self._tasks.clear()
+
+    def close(self) -> None:
+        torch.set_num_threads(self._threads)
+
+
+class _Worker:
+    """The Ray actor. Images come memory-mapped where the files are, else from the object store."""
+
+    def __init__(self, job: Job, stored_images: dict[str, Any]) -> None:
+        self._no_stray_warnings()
+        images = {name: ray.get(ref) for name, ref in stored_images.items()} or None
+        self._evaluator = job.evaluator(images)
+
+    def run(self, task: Task) -> BlockResult | Failure:
+        return evaluate_task(self._evaluator, task)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    @staticmethod
+    def _no_stray_warnings() -> None:
+        warnings.simplefilter("ignore")
+
+
+class RayPool:
+    """Ray actors, started here or on the cluster at `address`.
+
+    workers: how many actors; None takes one per GPU share, or one per `threads` CPU cores.
+    A dead worker is restarted by Ray and its tasks are given out again, here in the driver.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        workers: int | None = None,
+        *,
+        gpus_per_worker: float = 1.0,
+        address: str | None = None,
+    ) -> None:
+        on_gpu = job.runtime.device != "cpu"
+        _connect(address, job.runtime.threads, workers if not on_gpu else None)
+        try:
+            resources = ray.cluster_resources()
+            share = {"num_gpus": gpus_per_worker} if on_gpu else {"num_cpus": job.runtime.threads}
+            available = resources.get("GPU" if on_gpu else "CPU", 0.0)
+            need = gpus_per_worker if on_gpu else float(job.runtime.threads)
+            most = max(1, int(available / need + 1e-9))
+            self.workers = most if workers is None else workers
+            if self.workers > most:
+                raise ZtpError(
+                    f"--workers {self.workers} needs {self.workers * need:g} "
+                    f"{'GPUs' if on_gpu else 'CPU cores'}, but Ray has {available:g}; "
+                    f"use --workers {most}"
+                )
+            job_ref = ray.put(job)
+            stored: dict[str, Any] = {}
+            if len(ray.nodes()) > 1 or address is not None:  # other machines have no such files
+                stored = {
+                    name: ray.put(np.array(ImageStore.open(path).images))
+                    for name, path in job.image_paths.items()
+                }
+            actor = ray.remote(max_restarts=-1, max_task_retries=0, **share)(_Worker)
+            self._actors = [actor.remote(job_ref, stored) for _ in range(self.workers)]
+            self._running: dict[Any, tuple[Task, int]] = {}
+            self._load = [0] * self.workers
+            self._deaths: collections.Counter[Task] = collections.Counter()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def room(self) -> int:
+        return QUEUED_PER_WORKER * self.workers - len(self._running)
+
+    def submit(self, task: Task) -> None:
+        worker = min(range(self.workers), key=lambda w: (self._load[w], w))
+        reference = self._actors[worker].run.remote(task)
+        self._running[reference] = (task, worker)
+        self._load[worker] += 1
+
+    def next(self) -> tuple[Task, BlockResult | Failure]:
+        while True:
+            done, _ = ray.wait(list(self._running), num_returns=1)
+            task, worker = self._running.pop(done[0])
+            self._load[worker] -= 1
+            try:
+                return task, ray.get(done[0])
+            except RayActorError as error:  # died, or unavailable while it restarts
+                self._count_death(task, error)
+                self.submit(task)
+            except RayTaskError as error:
+                cause = error.cause if isinstance(error.cause, Exception) else error
+                raise WorkerError(
+                    f"evaluating {task.key[0]} {task.key[1]} failed: "
+                    f"{type(cause).__name__}: {str(cause).splitlines()[0]}"
+                ) from error
+            except RayError as error:  # node lost, out of memory, object lost: infrastructure
+                self._count_death(task, error)
+                self.submit(task)
+
+    def drop(self) -> None:
+        for reference in list(self._running):
+            with contextlib.suppress(RayError):
+                ray.cancel(reference)
+        with contextlib.suppress(RayError):
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=30)
+        self._running.clear()
+        self._load = [0] * self.workers
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        pids: list[int] = ray.get([actor.pid.remote() for actor in self._actors])
+        return pids
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+
+    def _count_death(self, task: Task, error: Exception) -> None:
+        self._deaths[task] += 1
+        if self._deaths[task] >= MAX_DEATHS:
+            line = str(error).strip().splitlines()[0]
+            raise WorkerError(
+                f"{MAX_DEATHS} workers died one after the other on {task.key[0]} {task.key[1]} "
+                f"(images {task.start} to {task.stop}): {line}"
+            )
+
+
+def open_pool(
+    job: Job,
+    workers: int | None,
+    *,
+    gpus_per_worker: float = 1.0,
+    address: str | None = None,
+) -> Pool:
+    """The pool that --workers asks for: 0 in this process, else Ray actors."""
+    if workers == 0:
+        return InProcessPool(job)
+    return RayPool(job, workers, gpus_per_worker=gpus_per_worker, address=address)
+
+
+def _connect(address: str | None, threads: int, workers: int | None) -> None:
+    options: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "configure_logging": False,
+    }
+    if address is not None:
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, RayError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise ZtpError(f"--address {address}: no Ray cluster answers there ({line})") from None
+        return
+    if workers is not None:
+        options["num_cpus"] = max(threads * workers, os.cpu_count() or 1)
+    ray.init(include_dashboard=False, **options)
+
+
