@@ -1,8 +1,21 @@
 """Zero-TPrune configurations for vision transformers, found under a GFLOPs budget."""
 
-from ztp_search.backbones import apply
+from typing import TYPE_CHECKING, Any
+
 from ztp_search.config import PruningConfig, PruningLayer
 from ztp_search.config_file import load_config
 from ztp_search.errors import ZtpError
 
+if TYPE_CHECKING:
+    from ztp_search.backbones import apply
+
 __all__ = ["PruningConfig", "PruningLayer", "ZtpError", "apply", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    """`apply` needs torch and timm; the command line's help must not wait for them."""
+    if name == "apply":
+        from ztp_search.backbones import apply
+
+        return apply
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,21 +1,15 @@
-"""The command line: what can be said, and what it means."""
+"""The command line: what can be said. Imports nothing heavy, so that --help is there at once."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from ztp_search.backbones.loading import ModelSpec, parse_model_kwargs
-from ztp_search.data import DataSpec
-from ztp_search.errors import DataError, ZtpError
+from ztp_search.errors import ZtpError
 from ztp_search.exporters import EXPORTERS
 from ztp_search.samplers import SAMPLERS
-from ztp_search.search import Settings
-from ztp_search.session import Sources, WorkerOptions
-from ztp_search.space import SearchSpace, load_space, shipped_spaces
 
 COMMANDS = {
     "search": "search for the best configuration under a budget (the default)",
@@ -26,9 +20,6 @@ COMMANDS = {
     "dashboard": "Optuna dashboard on the storage",
     "spaces": "the shipped search spaces",
 }
-DEFAULTS = {"trials": 500, "images": 2000, "holdout": 3000, "batch_size": 64}
-DEFAULT_SPACE, ANY_SPACE = "deit_small", "any"
-
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line like all others."""
@@ -48,116 +39,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     namespace = _parser(command).parse_args(rest)
     namespace.command = command
     return namespace
-
-
-def settings(args: argparse.Namespace) -> Settings:
-    """What a search is to do."""
-    space = _space(args)
-    out = Path(args.out)
-    defaults = DEFAULTS | dict(space.defaults)
-    sources = _sources(args, space, defaults, out)
-    name = args.study or _study_name(args, space)
-    return Settings(
-        space=space,
-        sources=sources,
-        workers=worker_options(args),
-        budget=args.budget,
-        storage=storage(args),
-        study=name,
-        trials=args.trials or defaults["trials"],
-        batch_size=args.batch_size or defaults["batch_size"],
-        tolerance=args.tolerance,
-        budget_counts=args.budget_counts,
-        objective=args.objective,
-        sampler=args.sampler,
-        precision=args.precision,
-        device=args.device,
-        threads=args.threads,
-        timeout=args.timeout,
-        candidates=args.candidates,
-    )
-
-
-def worker_options(args: argparse.Namespace) -> WorkerOptions:
-    return WorkerOptions(args.workers, args.gpus_per_worker, args.address)
-
-
-def storage(args: argparse.Namespace) -> str:
-    """The storage URL; by default SQLite in the output folder."""
-    url: str = args.storage or f"sqlite:///{Path(args.out) / 'studies.db'}"
-    return url
-
-
-def data_overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """Preprocessing that the user states in place of timm's data config."""
-    keys = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "input_size")
-    return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
-
-
-def _space(args: argparse.Namespace) -> SearchSpace:
-    """--space, else the shipped space of that model, else the one for any model."""
-    if args.space is not None:
-        return load_space(args.space)
-    if args.model is None:
-        return load_space(DEFAULT_SPACE)
-    base = args.model.split(".")[0]
-    for name in shipped_spaces():
-        space = load_space(name)
-        if space.model and space.model["name"].split(".")[0] == base and not args.model_kwargs:
-            return space
-    return load_space(ANY_SPACE)
-
-
-def _sources(
-    args: argparse.Namespace, space: SearchSpace, defaults: dict[str, int], out: Path
-) -> Sources:
-    """Model and images: the space's, replaced by what the user states."""
-    if args.model is None and not space.model:
-        raise ZtpError(f"space {space.name} is for any model, so --model NAME is needed")
-    stated = dict(space.model)
-    if args.model is not None:
-        stated = {"name": args.model}
-    model = ModelSpec(
-        name=stated["name"],
-        kwargs=dict(stated.get("kwargs", {})) | parse_model_kwargs(args.model_kwargs or []),
-        weights=args.weights or stated.get("weights"),
-        num_classes=args.num_classes or stated.get("num_classes"),
-    )
-    if args.data is not None:
-        data = DataSpec(args.data, args.split, args.holdout_split, args.class_map)
-    elif space.data:
-        data = DataSpec(
-            space.data["source"],
-            args.split or space.data.get("split"),
-            args.holdout_split or space.data.get("holdout_split"),
-            args.class_map or space.data.get("class_map"),
-        )
-    else:
-        raise DataError(
-            "--data is needed: a folder of images, or what timm opens (hfds/…, wds/…, torch/…)"
-        )
-    return Sources(
-        model=model,
-        data=data,
-        data_overrides=dict(stated.get("preprocessing", {})) | data_overrides(args),
-        images=args.images or defaults["images"],
-        holdout=defaults["holdout"] if args.holdout is None else args.holdout,
-        seed=args.seed,
-        cache_dir=out / "images",
-        skip_unreadable=args.skip_unreadable,
-    )
-
-
-def _study_name(args: argparse.Namespace, space: SearchSpace) -> str:
-    """The same command, the same study: space, model where one is stated, budget and seed."""
-    parts = [Path(space.name).stem]
-    if args.model is not None:
-        parts.append(args.model)
-    parts += [args.budget.strip(), f"seed{args.seed}"]
-    return "-".join(re.sub(r"[^\w.%]+", "_", part) for part in parts)
-
-
-# ---- parsers -----------------------------------------------------------------------------
 
 
 def _parser(command: str) -> Parser:

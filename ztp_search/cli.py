@@ -1,11 +1,13 @@
 """`ztp-search`: parse, call, print. Results go to stdout, everything else to stderr.
 
+The commands import what they need when they run: torch and timm take seconds.
 Exit status: 0 done, 2 the user's mistake (one line), 1 our fault, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -17,6 +19,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
+from ztp_search.arguments import parse
 from ztp_search.errors import WorkerError, ZtpError
 
 
@@ -39,28 +42,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from ztp_search.arguments import parse  # imports torch and timm: seconds, so inside the try
-
     args = parse(arguments)
     COMMANDS[args.command](args)
     return 0
 
 
 def _search(args: argparse.Namespace) -> None:
-    from ztp_search.arguments import settings
-    from ztp_search.report import search_tables
+    from ztp_search.requests import settings
     from ztp_search.search import run
+    from ztp_search.tables import search_tables
     from ztp_search.terminal import TerminalProgress
 
-    with TerminalProgress(Console(stderr=True)) as progress:
+    with _only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
         document = run(settings(args), progress)
     _print(args, document, search_tables)
 
 
 def _best(args: argparse.Namespace) -> None:
-    from ztp_search.arguments import storage
-    from ztp_search.report import best_document, best_table
+    from ztp_search.report import best_document
+    from ztp_search.requests import storage
     from ztp_search.study import Study
+    from ztp_search.tables import best_table
 
     with Study.load(storage(args), args.study) as study:
         _print(args, best_document(study, args.n), best_table)
@@ -68,25 +70,25 @@ def _best(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from ztp_search.commands import evaluate
-    from ztp_search.report import evaluation_table
+    from ztp_search.tables import evaluation_table
     from ztp_search.terminal import TerminalProgress
 
-    with TerminalProgress(Console(stderr=True)) as progress:
+    with _only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
         document = evaluate(args, progress)
     _print(args, document, evaluation_table)
 
 
 def _cost(args: argparse.Namespace) -> None:
     from ztp_search.commands import cost
-    from ztp_search.report import cost_table
+    from ztp_search.tables import cost_table
 
     _print(args, cost(args), cost_table)
 
 
 def _export(args: argparse.Namespace) -> None:
-    from ztp_search.arguments import storage
     from ztp_search.exporters import EXPORTERS
     from ztp_search.report import config_file, find_trial
+    from ztp_search.requests import storage
     from ztp_search.study import Study
 
     with Study.load(storage(args), args.study) as study:
@@ -102,15 +104,15 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _dashboard(args: argparse.Namespace) -> None:
-    from ztp_search.arguments import storage
     from ztp_search.dashboard import serve
+    from ztp_search.requests import storage
 
     serve(storage(args), args.host, args.port, allow_edit=args.allow_edit)
 
 
 def _spaces(args: argparse.Namespace) -> None:
-    from ztp_search.report import spaces_table
     from ztp_search.space import load_space, shipped_spaces
+    from ztp_search.tables import spaces_table
 
     spaces = [load_space(name) for name in shipped_spaces()]
     document = {
@@ -141,6 +143,11 @@ def _print(args: argparse.Namespace, document: Mapping[str, Any], table: Any) ->
         return
     shown: RenderableType = table(document)
     Console().print(shown)
+
+
+def _only_results_on_stdout() -> contextlib.redirect_stdout[Any]:
+    """Ray prints there that a worker died, and what a library prints is no result."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _fail(message: str, status: int) -> int:

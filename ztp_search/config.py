@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,12 +90,13 @@ class PruningConfig:
             )
         for name in ("v_min", "v_max"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ConfigError(f"{name} must be a number, but got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e308:
+                raise ConfigError(f"{name} must be a finite number, but got {value!r}")
             object.__setattr__(self, name, float(value))
-        if not (0.0 <= self.v_min <= self.v_max) or not math.isfinite(self.v_max):
+        if not 0.0 <= self.v_min <= self.v_max:
             raise ConfigError(
-                f"finite 0 <= v_min <= v_max must hold, but got v_min={self.v_min}, v_max={self.v_max}"
+                "0 <= v_min <= v_max must hold, but got "
+                f"v_min={self.v_min}, v_max={self.v_max}"
             )
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:

@@ -67,15 +67,18 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigFile:
         data = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as error:
         raise ConfigError(f"configuration file {name} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # also UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise ConfigError(f"configuration file {name} is not valid JSON: {error}") from None
     optional = {"model", "tokens", "gflops", "evidence", "provenance"}
     check_keys(data, name, {"format", "version", "config"}, optional)
     for key, value in (("format", FORMAT), ("version", VERSION)):
-        if data[key] != value:
+        if type(data[key]) is not type(value) or data[key] != value:
             raise ConfigError(f"{name}: {key} must be {value!r}, but got {data[key]!r}")
     model = data.get("model", {})
     check_keys(model, f"{name}: model", set(), MODEL_KEYS)
+    for key in ("evidence", "provenance"):
+        if not isinstance(data.get(key, {}), Mapping):
+            raise ConfigError(f"{name}: {key} must be a mapping, but got {data[key]!r}")
     file = ConfigFile(
         config=PruningConfig.from_dict(data["config"], f"{name}: config"),
         model=model,
@@ -107,8 +110,10 @@ def check_counts(
     stated = data.get("gflops", {})
     check_keys(stated, f"{name}: gflops", set(), set(cost.gflops()))
     for key, value in cost.gflops().items():
+        slack = 1e-6 * value + 1e-9
         if key in stated and (
-            not isinstance(stated[key], int | float) or abs(stated[key] - value) > 1e-6 * value + 1e-9
+            type(stated[key]) not in (int, float)
+            or not value - slack <= stated[key] <= value + slack
         ):
             raise ConfigError(
                 f"{name}: gflops.{key} is {stated[key]!r}, but the rates give {value}; "
@@ -119,8 +124,9 @@ def check_counts(
 def _geometry(data: Any, where: str) -> Geometry:
     check_keys(data, where, {each.name for each in fields(Geometry)}, set())
     for key, value in data.items():
-        if type(value) is not (bool if key == "class_token" else int):
-            raise ConfigError(f"{where}.{key} must be an integer, but got {value!r}")
+        kind, words = (bool, "true or false") if key == "class_token" else (int, "an integer")
+        if type(value) is not kind:
+            raise ConfigError(f"{where}.{key} must be {words}, but got {value!r}")
     return Geometry(**data)
 
 

@@ -30,7 +30,7 @@ from ztp_search.session import (
     unpack_bits,
     unpack_predictions,
 )
-from ztp_search.study import Study, StoredTrial
+from ztp_search.study import StoredTrial, Study
 
 
 @dataclass(frozen=True, slots=True)

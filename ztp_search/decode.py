@@ -5,7 +5,8 @@ budget, by construction and in bounded time, never by drawing again:
 
 1. The first coordinate picks a set of locations, with equal probability over the sets whose
    cheapest and dearest configurations enclose the budget.
-2. WPR iterations and head thresholds are read off their coordinates.
+2. Head thresholds are read off their coordinates, and so are WPR iterations: as many as leave
+   the budget reachable.
 3. The layers are visited in the order of their `order` coordinates. Each takes its S-stage
    count, and in a second round its retention, uniformly from the interval that still leaves the
    budget reachable by the layers not yet decided; the last retention is solved for.
@@ -42,6 +43,8 @@ from ztp_search.space import BlockSpace, SearchSpace
 UNIT = 10_000
 """Retention rates are multiples of 1/UNIT: readable, and fine enough for 5,000 tokens."""
 MAX_SETS = 200_000
+MAX_HANDOVERS = 2_000
+"""Sets that one point tries before it is refused: seconds, in any space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def parse_budget(
 ) -> Budget:
     """Read "3.08" (GFLOPs) or "67%" (of the unpruned model)."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*", text)
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) < 1e9:
         raise BudgetError(
             f"--budget must be GFLOPs (3.08) or a share of the unpruned model (67%), got {text!r}"
         )
@@ -107,7 +110,7 @@ class Decoder:
         self.budget = budget
         self.blocks = space.blocks(geometry.depth)
         self.template = PruningConfig(
-            v_min=space.v_min.low, v_max=space.v_max.high, **space.variants
+            (), v_min=space.v_min.low, v_max=space.v_max.high, **space.variants
         )
         self.names = ("locations",) + tuple(
             f"block{block.block:02d}.{name}"
@@ -115,6 +118,7 @@ class Decoder:
             for name in ("order", "retention", "s_tokens", "wpr_iterations")
         ) + ("v_min", "v_max")  # fmt: skip
         self._column = {block.block: 1 + 4 * i for i, block in enumerate(self.blocks)}
+        self._check_blocks()
         self._block_macs = [block_macs(geometry, n) for n in range(geometry.tokens + 1)]
         self._sets = self._feasible_sets()
 
@@ -127,7 +131,7 @@ class Decoder:
         if len(point) != self.dimensions:
             raise ValueError(f"a point has {self.dimensions} coordinates, but got {len(point)}")
         first = min(int(point[0] * len(self._sets)), len(self._sets) - 1)
-        for step in range(len(self._sets)):
+        for step in range(min(len(self._sets), MAX_HANDOVERS)):
             spaces = self._sets[(first + step) % len(self._sets)]
             config = self._decode_in(spaces, point)
             if config is not None:
@@ -155,6 +159,22 @@ class Decoder:
 
     # ---- feasible sets -------------------------------------------------------------------
 
+    def _check_blocks(self) -> None:
+        half = self.geometry.patch_tokens // 2
+        for block in self.blocks:
+            low, high = _units(block)
+            if low > high:
+                raise SpaceError(
+                    f"{self.space.name}: pruning.retention of block {block.block} must hold a "
+                    f"multiple of {1 / UNIT}, but got {list(block.retention)}; round its ends"
+                )
+            if block.s_tokens[0] > half:
+                raise SpaceError(
+                    f"{self.space.name}: pruning.s_tokens of block {block.block} must start at "
+                    f"{half} or below, half of the model's {self.geometry.patch_tokens} patch "
+                    f"tokens, but got {list(block.s_tokens)}; lower it"
+                )
+
     def _feasible_sets(self) -> list[tuple[BlockSpace, ...]]:
         least, most = self.space.layers
         most = min(most, len(self.blocks))
@@ -166,32 +186,43 @@ class Decoder:
                 f"{MAX_SETS:,} can be handled; name fewer blocks or fewer layers"
             )
         feasible = []
-        cheapest, dearest = math.inf, 0
+        intervals = []
         for k in range(least, most + 1):
             for spaces in itertools.combinations(self.blocks, k):
                 draft = self._draft(spaces, [s.wpr_iterations[0] for s in spaces])
                 low = self._macs(draft, draft.low, draft.s_high)
                 draft.iterations = [s.wpr_iterations[1] for s in spaces]
                 high = self._macs(draft, draft.high, draft.s_low)
-                cheapest, dearest = min(cheapest, low), max(dearest, high)
+                intervals.append((low, high))
                 if low <= self.budget.macs and high >= self.budget.least:
                     feasible.append(spaces)
         if not feasible:
-            self._refuse(cheapest, dearest)
+            self._refuse(intervals)
         return feasible
 
-    def _refuse(self, cheapest: float, dearest: float) -> None:
+    def _refuse(self, intervals: list[tuple[int, int]]) -> None:
+        """Say what is feasible, rounded inwards: the ends it names can be asked for."""
+        cheapest, dearest = min(low for low, _ in intervals), max(high for _, high in intervals)
         unpruned = self._macs_of([self.geometry.patch_tokens] * 2, [self.geometry.depth])
         asked, share = self.budget.macs / 1e9, 100.0 * self.budget.macs / unpruned
         interval = (
-            f"feasible is {cheapest / 1e9:.4g} to {dearest / 1e9:.4g} GFLOPs, "
-            f"{100 * cheapest / unpruned:.1f}% to {100 * dearest / unpruned:.1f}%"
+            f"feasible is {_up(cheapest / 1e9)} to {_down(dearest / 1e9)} GFLOPs, "
+            f"{_up(100 * cheapest / unpruned)}% to {_down(100 * dearest / unpruned)}%"
         )
         if self.budget.macs < cheapest:
             raise BudgetError(
                 f"budget {asked:.4g} GFLOPs ({share:.1f}% of the unpruned model) is below the "
-                f"cheapest configuration of space {self.space.name} ({cheapest / 1e9:.4g}; "
-                f"{interval}); raise --budget, or allow more pruning layers or lower retention"
+                f"cheapest configuration of space {self.space.name} ({interval}); "
+                "raise --budget, or allow more pruning layers or lower retention"
+            )
+        if self.budget.least <= dearest:
+            below = max(high for _, high in intervals if high < self.budget.least)
+            above = min(low for low, _ in intervals if low > self.budget.macs)
+            raise BudgetError(
+                f"budget {asked:.4g} GFLOPs ({share:.1f}% of the unpruned model) lies in a gap of "
+                f"space {self.space.name}, whose configurations cost at most {_down(below / 1e9)} "
+                f"or at least {_up(above / 1e9)} GFLOPs; change --budget, or allow a wider "
+                "retention or s_tokens"
             )
         raise BudgetError(
             f"budget {asked:.4g} GFLOPs ({share:.1f}% of the unpruned model's "
@@ -202,8 +233,8 @@ class Decoder:
     def _draft(self, spaces: tuple[BlockSpace, ...], iterations: list[int]) -> _Draft:
         return _Draft(
             spaces=spaces,
-            low=[math.ceil(s.retention[0] * UNIT - 1e-6) for s in spaces],
-            high=[math.floor(s.retention[1] * UNIT + 1e-6) for s in spaces],
+            low=[_units(s)[0] for s in spaces],
+            high=[_units(s)[1] for s in spaces],
             s_low=[s.s_tokens[0] for s in spaces],
             s_high=[s.s_tokens[1] for s in spaces],
             iterations=iterations,
@@ -216,12 +247,10 @@ class Decoder:
     ) -> PruningConfig | None:
         """The configuration in this set of locations; None where integer counts miss."""
         columns = [self._column[space.block] for space in spaces]
-        iterations = [
-            _integer(*space.wpr_iterations, point[column + 3])
-            for space, column in zip(spaces, columns, strict=True)
-        ]
-        draft = self._draft(spaces, iterations)
+        draft = self._draft(spaces, [space.wpr_iterations[0] for space in spaces])
         order = sorted(range(len(spaces)), key=lambda j: (point[columns[j]], j))
+        for j in order:
+            draft.iterations[j] = self._reachable_iterations(draft, j, point[columns[j] + 3])
         for j in order:
             s_tokens = self._reachable_s(draft, j, point[columns[j] + 2])
             draft.s_low[j] = draft.s_high[j] = s_tokens
@@ -232,7 +261,23 @@ class Decoder:
             return None
         rates = self._top_up(draft, rates)
         config = self._config(draft, rates, point)
+        for layer, space in zip(config.layers, spaces, strict=True):
+            if layer.s_tokens < space.s_tokens[0]:  # more than half of the tokens left here
+                return None
         return config if self.budget.holds(flops(self.geometry, config)) else None
+
+    def _reachable_iterations(self, draft: _Draft, j: int, u: float) -> int:
+        """WPR iterations for layer j that leave the budget reachable."""
+        least, most = draft.spaces[j].wpr_iterations
+        others = draft.iterations.copy()
+
+        def cheap_enough(iterations: int) -> bool:
+            draft.iterations = _with(others, j, iterations)
+            return self._macs(draft, draft.low, draft.s_high) <= self.budget.macs
+
+        chosen = _integer(least, _last(least, most, cheap_enough), u)
+        draft.iterations = others
+        return chosen
 
     def _reachable_s(self, draft: _Draft, j: int, u: float) -> int:
         """An S-stage count for layer j that leaves the budget reachable."""
@@ -246,10 +291,11 @@ class Decoder:
         def dearest(s: int) -> int:
             return self._macs(draft, draft.high, _with(draft.s_low, j, s))
 
-        # cheapest() falls with s, so small counts may overshoot; dearest() must reach the budget
+        # cheapest() falls with s, so small counts may overshoot; dearest() must reach the budget,
+        # or at least come nearest to it from below
         first = _first(low, high, lambda s: cheapest(s) <= self.budget.macs)
         last = _last(low, high, lambda s: dearest(s) >= self.budget.macs)
-        return _integer(min(first, last), max(first, last), u)
+        return _integer(first, max(first, last), u)
 
     def _reachable_rate(self, draft: _Draft, j: int, u: float) -> int:
         """A retention (in units) for layer j that leaves the budget reachable."""
@@ -280,7 +326,7 @@ class Decoder:
 
         So no layer gains more than a few, and none is pushed to its bound.
         """
-        bounds = [math.floor(space.retention[1] * UNIT + 1e-6) for space in draft.spaces]
+        bounds = [_units(space)[1] for space in draft.spaces]
         for j in range(len(rates)):
             while True:
                 n, kept = self._counts(draft, rates)[j]
@@ -355,6 +401,24 @@ def _with(values: list[int], index: int, value: int) -> list[int]:
     out = values.copy()
     out[index] = value
     return out
+
+
+def _units(space: BlockSpace) -> tuple[int, int]:
+    """Least and most retention of a block in units."""
+    low, high = space.retention
+    return math.ceil(low * UNIT - 1e-6), math.floor(high * UNIT + 1e-6)
+
+
+def _up(value: float) -> str:
+    """To four significant digits, never below the value."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return f"{math.ceil(value / step - 1e-9) * step:.4g}"
+
+
+def _down(value: float) -> str:
+    """To four significant digits, never above the value."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return f"{math.floor(value / step + 1e-9) * step:.4g}"
 
 
 def _integer(low: int, high: int, u: float) -> int:

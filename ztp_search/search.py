@@ -19,7 +19,7 @@ from ztp_search.config import PruningConfig
 from ztp_search.confirm import References, confirm, measure_references
 from ztp_search.cost import cost_dict, flops
 from ztp_search.data import ImageSets
-from ztp_search.decode import Budget, Decoder, parse_budget
+from ztp_search.decode import Decoder, parse_budget
 from ztp_search.errors import StudyError
 from ztp_search.evaluate import Runtime, resolve_runtime
 from ztp_search.progress import Progress, Status
@@ -207,14 +207,19 @@ class _Trials:
     def run(self) -> None:
         """Evaluate what is missing up to `trials`; what is running when time is up is finished."""
         todo = self._todo()
+        if not self._fill(todo):
+            return
+        self.progress.stage("starting workers")
+        pool = self.workers.pool()
+        self.began = time.monotonic()
         in_flight = 0
         while True:
-            while self._fill(todo) and self.workers.pool().room > 0:
-                self.workers.pool().submit(self.queue.popleft())
+            while self._fill(todo) and pool.room > 0:
+                pool.submit(self.queue.popleft())
                 in_flight += 1
             if not in_flight:
                 return
-            task, result = self.workers.pool().next()
+            task, result = pool.next()
             in_flight -= 1
             self._take(task, result)
             self.progress.trials(self._status())

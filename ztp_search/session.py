@@ -69,13 +69,14 @@ class Session:
 
     def decode(self, progress: Callable[[int, int], None] | None = None) -> ImageSets:
         """Decode the images, or open them where they have been decoded before."""
+        num_classes: Any = self.loaded.model.num_classes
         self.images = prepare(
             self.sources.data,
             self.loaded.data_config,
             images=self.sources.images,
             holdout=self.sources.holdout,
             seed=self.sources.seed,
-            num_classes=int(self.loaded.model.num_classes),
+            num_classes=num_classes,
             cache_dir=self.sources.cache_dir,
             skip_unreadable=self.sources.skip_unreadable,
             progress=progress,
@@ -89,7 +90,7 @@ class Session:
 
     @contextmanager
     def workers(self, runtime: Runtime, options: WorkerOptions) -> Iterator[Workers]:
-        """Workers that hold this model and these images: started on first use, closed at the end."""
+        """Workers with this model and these images: started on first use, closed at the end."""
         assert self.images is not None
         job = Job(
             model=self.loaded.model,
@@ -191,9 +192,9 @@ def measure(
     done: called with the images of each finished block. Raises WorkerError where one fails.
     """
     names = list(configs)
-    tasks = [
-        task for i, name in enumerate(names) for task in gather.tasks(("reference", i), configs[name])
-    ]
+    tasks: list[Task] = []
+    for i, name in enumerate(names):
+        tasks += gather.tasks(("reference", i), configs[name])
     tasks.reverse()
     outcomes: dict[str, Outcome] = {}
     in_flight = 0

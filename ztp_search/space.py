@@ -25,6 +25,8 @@ PRUNING_KEYS = {"after_block", "layers", "retention", "s_tokens", "wpr_iteration
 DEFAULT_KEYS = {"trials", "images", "holdout", "batch_size"}
 MODEL_KEYS = {"name", "kwargs", "weights", "num_classes", "preprocessing"}
 DATA_KEYS = {"source", "split", "holdout_split", "class_map"}
+KINDS = {"kwargs": dict, "preprocessing": dict, "num_classes": int}
+"""What a key of `model` or `data` holds where it is no text."""
 
 Interval = tuple[float, float]
 
@@ -139,7 +141,7 @@ class SearchSpace:
 
 
 LIMITS: Mapping[str, tuple[float, float, bool]] = {
-    "retention": (0.0, 1.0, False),
+    "retention": (0.0001, 1.0, False),
     "s_tokens": (0, 1_000_000, True),
     "wpr_iterations": (1, 10_000, True),
 }
@@ -151,8 +153,8 @@ def shipped_spaces() -> dict[str, str]:
     folder = resources.files("ztp_search") / "search_spaces"
     if not folder.is_dir():
         folder = Path(__file__).resolve().parent.parent / "search_spaces"
-    files = [item for item in folder.iterdir() if item.name.endswith(".yaml")]
-    return {f.name.removesuffix(".yaml"): f.read_text() for f in sorted(files, key=lambda f: f.name)}
+    files = {item.name: item for item in folder.iterdir() if item.name.endswith(".yaml")}
+    return {name.removesuffix(".yaml"): files[name].read_text("utf-8") for name in sorted(files)}
 
 
 def load_space(name_or_path: str) -> SearchSpace:
@@ -167,7 +169,7 @@ def load_space(name_or_path: str) -> SearchSpace:
             f"shipped are {', '.join(shipped)}"
         )
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"search space {name_or_path} cannot be read: {error}") from None
     return parse_space(text, name_or_path)
@@ -177,7 +179,7 @@ def parse_space(text: str, name: str) -> SearchSpace:
     """Read the YAML form."""
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-99-99
         line = " ".join(str(error).split())
         raise SpaceError(f"{name}: this is no valid YAML: {line}") from None
     check_keys(
@@ -185,18 +187,21 @@ def parse_space(text: str, name: str) -> SearchSpace:
         SpaceError,
     )  # fmt: skip
     for key, value in (("format", FORMAT), ("version", VERSION)):
-        if data[key] != value:
+        if type(data[key]) is not type(value) or data[key] != value:
             raise SpaceError(f"{name}: {key} must be {value!r}, but got {data[key]!r}")
     pruning = data["pruning"]
     check_keys(
         pruning, f"{name}: pruning", PRUNING_KEYS | {"v_min", "v_max"}, set(CHOICES), SpaceError
     )
-    for section, keys in (
-        ("model", MODEL_KEYS),
-        ("data", DATA_KEYS),
-        ("defaults", DEFAULT_KEYS),
-    ):
-        check_keys(data.get(section, {}), f"{name}: {section}", set(), keys, SpaceError)
+    for section, keys, needed in (("model", MODEL_KEYS, "name"), ("data", DATA_KEYS, "source")):
+        stated = data.get(section, {})
+        check_keys(stated, f"{name}: {section}", {needed} if stated else set(), keys, SpaceError)
+        for key, value in stated.items():
+            kind = KINDS.get(key, str)
+            if type(value) is not kind:
+                words = {str: "text", int: "an integer", dict: "a mapping"}
+                raise SpaceError(f"{name}: {section}.{key} must be {words[kind]}, got {value!r}")
+    check_keys(data.get("defaults", {}), f"{name}: defaults", set(), DEFAULT_KEYS, SpaceError)
     variants = {key: pruning[key] for key in CHOICES if key in pruning}
     for key, value in variants.items():
         if value not in CHOICES[key]:
@@ -208,7 +213,7 @@ def parse_space(text: str, name: str) -> SearchSpace:
             raise SpaceError(f"{name}: defaults.{key} must be an integer above 0, got {value!r}")
     layers = _interval(pruning["layers"], f"{name}: pruning.layers", 1, 1000, True)
     v_min, v_max = (_scale(pruning[key], f"{name}: pruning.{key}") for key in ("v_min", "v_max"))
-    if v_min.high > v_max.low:
+    if v_min.high >= v_max.low:
         raise SpaceError(
             f"{name}: v_min must stay below v_max, but v_min reaches {v_min.high} and v_max "
             f"starts at {v_max.low}"
@@ -239,7 +244,7 @@ def _interval(value: Any, where: str, low: float, high: float, integers: bool) -
     types = (int,) if integers else (int, float)
     if len(pair) != 2 or not all(type(end) in types for end in pair):
         raise SpaceError(f"{where} must be [low, high] of {kind}, but got {value!r}")
-    if not low <= pair[0] <= pair[1] <= high or (where.endswith("retention") and pair[0] <= 0):
+    if not low <= pair[0] <= pair[1] <= high:
         raise SpaceError(f"{where}: {low} <= low <= high <= {high} must hold, but got {value!r}")
     return pair[0], pair[1]
 
@@ -250,7 +255,9 @@ def _scale(value: Any, where: str) -> Scale:
         low, high = _interval([value["low"], value["high"]], where, 0.0, 1e12, False)
         log = value.get("log", False)
         if type(log) is not bool or (log and low <= 0):
-            raise SpaceError(f"{where}: log must be true (with low above 0) or false")
+            raise SpaceError(
+                f"{where}: log must be true (with low above 0) or false, but got {value!r}"
+            )
         return Scale(float(low), float(high), log)
     low, high = _interval(value, where, 0.0, 1e12, False)
     return Scale(float(low), float(high))
@@ -259,11 +266,11 @@ def _scale(value: Any, where: str) -> Scale:
 def _selected(selector: str, depth: int, where: str) -> range:
     """Blocks that `4`, `4-9`, `first 3` or `last 3` name, of 1 … depth - 1."""
     word, _, count = selector.partition(" ")
-    first, _, last = selector.partition("-")
-    if word in ("first", "last") and count.isdigit():
+    first, dash, last = selector.partition("-")
+    if word in ("first", "last") and count.isdecimal():
         n = min(int(count), depth - 1)
         return range(1, n + 1) if word == "first" else range(depth - n, depth)
-    if first.strip().isdigit() and (last.strip().isdigit() or not last):
+    if first.strip().isdecimal() and (last.strip().isdecimal() or not dash):
         low, high = int(first), int(last or first)
         if 1 <= low <= high:
             return range(low, min(high, depth - 1) + 1)

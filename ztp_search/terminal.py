@@ -6,7 +6,8 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bars, TextColumn
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
 
 from ztp_search.progress import Progress, Status
 
@@ -64,10 +65,11 @@ class TerminalProgress(Progress):
             f"  best {100 * status.best[1]:.2f} % (trial {status.best[0]})"
         )
         left = "" if status.seconds_left is None else f"  {_clock(status.seconds_left)} left"
+        speed = f"{status.images_per_second:,.0f} images/s"
         self._stage = "trials"
         self._show(
             "trials", status.done, status.total,
-            f"{status.done} of {status.total}  {status.images_per_second:,.0f} images/s{best}{left}",
+            f"{status.done} of {status.total}  {speed}{best}{left}",
         )  # fmt: skip
 
     def _show(self, description: str, done: int, total: int, text: str) -> None:

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from torch import nn
 
 from ztp_search.config import PruningConfig
@@ -133,10 +133,10 @@ class InProcessPool:
 class _Worker:
     """The Ray actor. Images come memory-mapped where the files are, else from the object store."""
 
-    def __init__(self, job: Job, stored_images: dict[str, Any]) -> None:
-        self._no_stray_warnings()
-        images = {name: ray.get(ref) for name, ref in stored_images.items()} or None
-        self._evaluator = job.evaluator(images)
+    def __init__(self, job: Job, stored_images: Mapping[str, Any]) -> None:
+        warnings.simplefilter("ignore")  # of third parties: said once, in the driver, if at all
+        images = {name: ray.get(reference) for name, reference in stored_images.items()}
+        self._evaluator = job.evaluator(images or None)
 
     def run(self, task: Task) -> BlockResult | Failure:
         return evaluate_task(self._evaluator, task)
@@ -144,16 +144,13 @@ class _Worker:
     def pid(self) -> int:
         return os.getpid()
 
-    @staticmethod
-    def _no_stray_warnings() -> None:
-        warnings.simplefilter("ignore")
-
 
 class RayPool:
     """Ray actors, started here or on the cluster at `address`.
 
     workers: how many actors; None takes one per GPU share, or one per `threads` CPU cores.
-    A dead worker is restarted by Ray and its tasks are given out again, here in the driver.
+    In place of a dead worker comes a new one, and its tasks are given out again: here in the
+    driver, as tasks sent to an actor that Ray restarts fail at once until it is up again.
     """
 
     def __init__(
@@ -179,15 +176,16 @@ class RayPool:
                     f"{'GPUs' if on_gpu else 'CPU cores'}, but Ray has {available:g}; "
                     f"use --workers {most}"
                 )
-            job_ref = ray.put(job)
+            self._job = ray.put(job)  # kept here: a worker may have to be made again
             stored: dict[str, Any] = {}
             if len(ray.nodes()) > 1 or address is not None:  # other machines have no such files
                 stored = {
                     name: ray.put(np.array(ImageStore.open(path).images))
                     for name, path in job.image_paths.items()
                 }
-            actor = ray.remote(max_restarts=-1, max_task_retries=0, **share)(_Worker)
-            self._actors = [actor.remote(job_ref, stored) for _ in range(self.workers)]
+            self._stored = stored
+            self._class = ray.remote(max_restarts=0, max_task_retries=0, **share)(_Worker)
+            self._actors = [self._start() for _ in range(self.workers)]
             self._running: dict[Any, tuple[Task, int]] = {}
             self._load = [0] * self.workers
             self._deaths: collections.Counter[Task] = collections.Counter()
@@ -208,29 +206,29 @@ class RayPool:
     def next(self) -> tuple[Task, BlockResult | Failure]:
         while True:
             done, _ = ray.wait(list(self._running), num_returns=1)
-            task, worker = self._running.pop(done[0])
-            self._load[worker] -= 1
+            task, worker = self._running[done[0]]
             try:
-                return task, ray.get(done[0])
-            except RayActorError as error:  # died, or unavailable while it restarts
-                self._count_death(task, error)
-                self.submit(task)
+                result: BlockResult | Failure = ray.get(done[0])
             except RayTaskError as error:
                 cause = error.cause if isinstance(error.cause, Exception) else error
                 raise WorkerError(
                     f"evaluating {task.key[0]} {task.key[1]} failed: "
                     f"{type(cause).__name__}: {str(cause).splitlines()[0]}"
                 ) from error
-            except RayError as error:  # node lost, out of memory, object lost: infrastructure
-                self._count_death(task, error)
-                self.submit(task)
+            except RayError:  # worker or node died, memory ran out, object lost: infrastructure
+                self._replace(worker)
+            else:
+                del self._running[done[0]]
+                self._load[worker] -= 1
+                return task, result
 
     def drop(self) -> None:
-        for reference in list(self._running):
+        references = list(self._running)
+        for reference in references:
             with contextlib.suppress(RayError):
                 ray.cancel(reference)
-        with contextlib.suppress(RayError):
-            ray.wait(list(self._running), num_returns=len(self._running), timeout=30)
+        if references:
+            ray.wait(references, num_returns=len(references), timeout=30)
         self._running.clear()
         self._load = [0] * self.workers
 
@@ -243,10 +241,38 @@ class RayPool:
         with contextlib.suppress(Exception):
             ray.shutdown()
 
+    def _start(self) -> Any:
+        return self._class.remote(self._job, self._stored)
+
+    def _replace(self, worker: int) -> None:
+        """Start a worker in place of a dead one; what that did not finish is given out again.
+
+        Tasks run in the order of submission, so the first that failed is the one that ran.
+        """
+        ray.kill(self._actors[worker])  # where it was only out of reach
+        self._actors[worker] = self._start()
+        mine = [ref for ref, (_, at) in self._running.items() if at == worker]
+        ray.wait(mine, num_returns=len(mine))
+        lost: list[Task] = []
+        for reference in mine:
+            try:
+                ray.get(reference)
+            except RayTaskError:
+                continue  # for `next` to raise
+            except RayError as error:
+                task, _ = self._running.pop(reference)
+                if not lost:
+                    self._count_death(task, error)
+                lost.append(task)
+        self._load[worker] -= len(lost)
+        for task in lost:
+            self.submit(task)
+
     def _count_death(self, task: Task, error: Exception) -> None:
         self._deaths[task] += 1
         if self._deaths[task] >= MAX_DEATHS:
-            line = str(error).strip().splitlines()[0]
+            lines = str(error).strip().splitlines()
+            line = lines[-1 if "creation task" in lines[0] else 0]  # that of its own error
             raise WorkerError(
                 f"{MAX_DEATHS} workers died one after the other on {task.key[0]} {task.key[1]} "
                 f"(images {task.start} to {task.stop}): {line}"
@@ -267,6 +293,7 @@ def open_pool(
 
 
 def _connect(address: str | None, threads: int, workers: int | None) -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {
         "logging_level": logging.ERROR,
         "log_to_driver": False,
@@ -282,5 +309,3 @@ def _connect(address: str | None, threads: int, workers: int | None) -> None:
     if workers is not None:
         options["num_cpus"] = max(threads * workers, os.cpu_count() or 1)
     ray.init(include_dashboard=False, **options)
-
-

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from ztp_search.config import PruningConfig, PruningLayer
 from ztp_search.cost import Geometry, token_counts
 from ztp_search.errors import ModelError
-from ztp_search.scoring import Kept, prune_tokens
+from ztp_search.scoring import Kept, prune_tokens, take_tokens
 
 SUPPORTED = (
     "timm VisionTransformer (DeiT, AugReg, MAE, distilled, registers) whose blocks are Block or "
@@ -100,7 +99,7 @@ class _PruningLayer:
         self.attention: Tensor | None = None  # (B, H, N, N)
         self.features: Tensor | None = None  # (B, N, F)
 
-    def attach(self, block: nn.Module) -> list[RemovableHandle]:
+    def attach(self, block: Any) -> list[RemovableHandle]:
         attn = block.attn
         assert isinstance(attn, Attention)
         attn.fused_attn = False
@@ -145,8 +144,7 @@ class _PruningLayer:
         self.pruner.fallbacks.append(kept.fallback)
         if self.record_tokens:
             self.pruner.tokens.append(self._record(kept))
-        images = torch.arange(x.shape[0], device=x.device)[:, None]
-        return x[images, kept.layer]  # (B, N', D)
+        return take_tokens(x, kept.layer)  # (B, N', D)
 
     def _record(self, kept: Kept) -> dict[str, Any]:
         s, i = kept.after_s, kept.after_i
@@ -195,7 +193,7 @@ def geometry_of(model: nn.Module) -> Geometry:
     )
 
 
-def _supported(model: nn.Module) -> tuple[VisionTransformer, list[nn.Module]]:
+def _supported(model: nn.Module) -> tuple[VisionTransformer, list[Any]]:  # timm has no types
     def refuse(what: str) -> ModelError:
         return ModelError(f"{what} is not supported; supported is {SUPPORTED}")
 
@@ -219,7 +217,7 @@ def _supported(model: nn.Module) -> tuple[VisionTransformer, list[nn.Module]]:
     return model, blocks
 
 
-def _block_macs_per_token(block: nn.Module) -> int:
+def _block_macs_per_token(block: Any) -> int:
     """All linear layers and norms of a block; q_norm and k_norm run once per head."""
     attn = block.attn
     macs = 0

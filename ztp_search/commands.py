@@ -1,0 +1,195 @@
+"""`ztp-search evaluate` and `ztp-search cost`: one configuration file, measured or counted."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ztp_search.backbones import apply, fvcore_macs, geometry_of
+from ztp_search.backbones.loading import ModelSpec, build_model, parse_model_kwargs
+from ztp_search.config_file import ConfigFile, read_config_file
+from ztp_search.cost import cost_dict, flops
+from ztp_search.data import DataSpec
+from ztp_search.errors import ConfigError, DataError, ZtpError
+from ztp_search.evaluate import Runtime, resolve_runtime
+from ztp_search.progress import Progress
+from ztp_search.racing import accuracy
+from ztp_search.requests import DEFAULTS, data_overrides, worker_options
+from ztp_search.session import Gather, Outcome, Session, Sources, measure
+
+
+def cost(args: argparse.Namespace) -> dict[str, Any]:
+    """The document of `cost --json`: GFLOPs per block, beside fvcore's count of the same model."""
+    file = read_config_file(args.config)
+    model = build_model(_model(args, file))
+    geometry = geometry_of(model)
+    counted = flops(geometry, file.config)
+    apply(model, file.config)
+    return {
+        **cost_dict(counted),
+        "fvcore_gflops": fvcore_macs(model) / 1e9,
+        "blocks": [
+            {
+                "block": block.block,
+                "tokens": block.tokens,
+                "backbone": block.backbone / 1e9,
+                "overhead": block.overhead / 1e9,
+                "total": block.total / 1e9,
+            }
+            for block in counted.blocks
+        ],
+    }
+
+
+def evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    """The document of `evaluate --json`: the configuration and the unpruned model, measured.
+
+    Model, images and runtime are the file's, so that an exported accuracy is reproduced from the
+    file alone; the command line replaces them.
+    """
+    file = read_config_file(args.config)
+    if args.predictions is not None:
+        _check_writable(args.predictions)
+    sources, image_set = _sources(args, file)
+    runtime = _runtime(args, file)
+    progress.stage("loading the model")
+    session = Session.open(sources)
+    counted = flops(session.geometry, file.config)
+    stated = file.model.get("weights_sha256")
+    if args.model is None and args.weights is None and stated not in (None, _digest(session)):
+        raise ConfigError(
+            f"{args.config} was made with weights {stated[:12]}…, but {sources.model.name} has "
+            f"{_digest(session)[:12]}… here; give the file's weights with --weights"
+        )
+    progress.stage("decoding images")
+    images = session.decode(progress.images)
+    store = images.search if image_set == "search" else images.holdout
+    measured = (file.provenance.get("data") or {}).get(_COUNTS[image_set], {}).get("sha256")
+    if not _other_images(args) and measured not in (None, store.digest):
+        raise DataError(
+            f"{args.config} was measured on {image_set} images {measured[:12]}…, but "
+            f"{sources.data.source} gives {store.digest[:12]}… here; measure on it with --data"
+        )
+    gather = Gather(image_set, len(store), runtime.batch_size)
+    done = 0
+
+    def block(count: int) -> None:
+        nonlocal done
+        done += count
+        progress.images(done, 2 * len(store))
+
+    with session.workers(runtime, worker_options(args)) as workers:
+        progress.stage("starting workers")
+        pool = workers.pool()
+        progress.stage("evaluating")
+        outcomes = measure(pool, {"unpruned": None, "pruned": file.config}, gather, block)
+    labels = session.labels(image_set)
+    pruned, unpruned = outcomes["pruned"], outcomes["unpruned"]
+    if args.predictions is not None:
+        _write_predictions(args.predictions, store.names, labels, pruned, unpruned)
+    labelled = not images.unlabelled
+    return {
+        "images": len(store),
+        "image_set": image_set,
+        "top1": accuracy(pruned.predictions == labels) if labelled else None,
+        "agreement": accuracy(pruned.predictions == unpruned.predictions),
+        "unpruned_top1": accuracy(unpruned.predictions == labels) if labelled else None,
+        "gflops": counted.gflops(),
+        "images_per_second": len(store) / pruned.seconds,
+        "unpruned_images_per_second": len(store) / unpruned.seconds,
+        "runtime": dataclasses.asdict(runtime),
+    }
+
+
+_COUNTS = {"search": "images", "holdout": "holdout"}
+"""Where a file's provenance describes each image set."""
+
+
+def _other_images(args: argparse.Namespace) -> bool:
+    """Whether the command line asks for images other than the file's, or other pixels of them."""
+    return args.data is not None or args.split is not None or bool(data_overrides(args))
+
+
+def _model(args: argparse.Namespace, file: ConfigFile) -> ModelSpec:
+    """--model and its kin, else the file's."""
+    stated: Mapping[str, Any] = file.model if args.model is None else {"name": args.model}
+    if "name" not in stated:
+        raise ZtpError(f"{args.config} names no model; give --model NAME")
+    return ModelSpec(
+        name=stated["name"],
+        kwargs=dict(stated.get("kwargs", {})) | parse_model_kwargs(args.model_kwargs or []),
+        weights=args.weights or stated.get("weights"),
+        num_classes=args.num_classes or stated.get("num_classes"),
+    )
+
+
+def _sources(args: argparse.Namespace, file: ConfigFile) -> tuple[Sources, str]:
+    """Model and images, and which set is measured."""
+    model = _model(args, file)
+    cache_dir = Path(args.out) / "images"
+    stored = file.provenance.get("data")
+    if args.data is not None or stored is None:
+        if args.data is None:
+            raise ZtpError(f"{args.config} names no images; give --data")
+        data = DataSpec(args.data, args.split, None, args.class_map)
+        count = args.images or DEFAULTS["images"]
+        stated = stored["config"] if stored and args.model is None else {}
+        return Sources(
+            model, data, {**stated, **data_overrides(args)}, count, 0, args.seed or 0, cache_dir,
+            args.skip_unreadable,
+        ), "search"  # fmt: skip
+    data = DataSpec(
+        stored["source"],
+        args.split or stored["split"],
+        args.holdout_split or stored["holdout_split"],
+        args.class_map or stored["class_map"],
+    )
+    holdout = stored["holdout"]["count"]
+    sources = Sources(
+        model, data, {**stored["config"], **data_overrides(args)}, stored["images"]["count"],
+        holdout, stored["seed"], cache_dir, args.skip_unreadable or stored["skip_unreadable"],
+    )  # fmt: skip
+    return sources, args.image_set or ("holdout" if holdout else "search")
+
+
+def _runtime(args: argparse.Namespace, file: ConfigFile) -> Runtime:
+    stored = file.provenance.get("runtime", {})
+    return resolve_runtime(
+        args.device or stored.get("device", "auto"),
+        args.precision or stored.get("precision", "auto"),
+        args.batch_size or stored.get("batch_size", DEFAULTS["batch_size"]),
+        args.threads or stored.get("threads", 1),
+    )
+
+
+def _digest(session: Session) -> str:
+    return session.loaded.weights_sha256
+
+
+def _check_writable(path: str) -> None:
+    try:
+        Path(path).open("a").close()
+    except OSError as error:
+        raise ZtpError(f"--predictions {path} cannot be written: {error.strerror}") from None
+
+
+def _write_predictions(
+    path: str,
+    names: list[str],
+    labels: np.ndarray[Any, Any],
+    pruned: Outcome,
+    unpruned: Outcome,
+) -> None:
+    """A row per image: name, label (empty where unknown), prediction, unpruned prediction."""
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", "prediction", "unpruned_prediction"])
+        rows = zip(names, labels, pruned.predictions, unpruned.predictions, strict=True)
+        for name, label, prediction, reference in rows:
+            writer.writerow([name, "" if label < 0 else label, prediction, reference])

@@ -1,0 +1,15 @@
+"""Images: any data set that timm can open, or the embedded one, decoded once into a store."""
+
+from ztp_search.data.source import DATASETS, DataSpec, Source, open_source
+from ztp_search.data.store import ImageSets, ImageStore, normalise, prepare
+
+__all__ = [
+    "DATASETS",
+    "DataSpec",
+    "ImageSets",
+    "ImageStore",
+    "Source",
+    "normalise",
+    "open_source",
+    "prepare",
+]

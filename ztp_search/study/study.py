@@ -1,0 +1,296 @@
+"""The study in an Optuna database: what a search asked for and what came of every trial.
+
+Studies and their attributes go through Optuna's public interface, trials through `rows`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from ztp_search.config import PruningConfig
+from ztp_search.errors import StudyError
+from ztp_search.study.database import connect, explained, redact, starts_of, take_lock
+from ztp_search.study.rows import (
+    STATES,
+    StoredTrial,
+    differences,
+    distributions_of,
+    finish_running,
+    insert_running,
+    is_reserved,
+    parameter_rows,
+    rank,
+    read_states,
+    read_trials,
+    to_json,
+)
+
+
+class Study:
+    """One search in the database: `open` it to drive it, `load` it to read it.
+
+    Whatever the database refuses, now or later, is a StudyError of one line without the password.
+    """
+
+    def __init__(self, storage: str, create: bool) -> None:
+        self.name = ""
+        self.storage = redact(storage)
+        self._id = 0
+        self._driving = False
+        self._distributions: dict[str, FloatDistribution | IntDistribution] = {}
+        self._count = 0
+        self._running: dict[int, tuple[int, str]] = {}  # number: (row, digest of its config)
+        self._held = ExitStack()
+        self._url, self._optuna = connect(storage, create)
+        self._held.callback(self._optuna.engine.dispose)
+        self._held.callback(self._optuna.remove_session)
+
+    @classmethod
+    def open(
+        cls,
+        storage: str,
+        name: str,
+        contract: Mapping[str, Any],
+        *,
+        blocks: Sequence[int],
+        ranges: Mapping[str, tuple[float, float]],
+    ) -> Study:
+        """Create the study, or resume it, as its only driver.
+
+        contract: JSON values that a resume must find unchanged.
+        blocks: every block that a pruning layer may follow.
+        ranges: lowest and highest value of each parameter (`block03.retention`, …, `v_max`).
+        Raises StudyError where another process drives the study, a value of the contract
+        differs, or another program has written to it.
+        """
+        study = cls(storage, create=True)
+        try:
+            study.name = name
+            study._distributions = distributions_of(blocks, ranges)
+            study._drive({**contract, "parameters": dict(ranges)})
+        except BaseException:
+            study.close()
+            raise
+        return study
+
+    @classmethod
+    def load(cls, storage: str, name: str | None) -> Study:
+        """Open for reading only; without a name, the study whose driver started last.
+
+        Raises StudyError where there is no such study, naming those there are.
+        """
+        study = cls(storage, create=False)
+        try:
+            starts = starts_of(study._url, study._optuna)
+            if not starts:
+                raise StudyError(f"{study.storage} holds no study yet; run a search first")
+            if name is not None and name not in starts:
+                raise StudyError(
+                    f"--study must name a study of {study.storage}, but got {name!r}; "
+                    f"there is {', '.join(starts)}"
+                )
+            study.name = name or max(starts, key=lambda each: starts[each])
+            study._id = study._optuna.get_study_id_from_name(study.name)
+        except BaseException:
+            study.close()
+            raise
+        return study
+
+    def trials(self) -> list[StoredTrial]:
+        """All trials by number; those that another program added are left out with a warning."""
+        with self._transaction() as connection:
+            trials, foreign = read_trials(connection, self._id)
+        if foreign:
+            logging.getLogger(__name__).warning(
+                "study %r: %d trials that another program added are left out, first trial %d",
+                self.name, len(foreign), foreign[0],
+            )  # fmt: skip
+        return trials
+
+    def best(self, n: int) -> list[StoredTrial]:
+        """The n best complete trials: highest value, then fewest GFLOPs, then lowest number."""
+        complete = [trial for trial in self.trials() if trial.state == "complete"]
+        return sorted(complete, key=rank)[:n]
+
+    def start(self, number: int, config: PruningConfig, attrs: Mapping[str, Any]) -> None:
+        """Store the trial as running; nothing to do where a dead driver left it so.
+
+        Raises StudyError unless `number` is the next one, or running with this configuration.
+        """
+        assert self._driving
+        if number < self._count:
+            if self._running.get(number, (0, ""))[1] != config.digest():
+                raise StudyError(
+                    f"trial {number} of study {self.name!r} is finished, or was started with "
+                    f"another configuration by another version; use another --study name"
+                )
+            return
+        params = parameter_rows(config, self._distributions)
+        attrs = {**attrs, "config": config.to_dict()}
+        with self._transaction() as connection:
+            row, count = insert_running(connection, self._id, number, params, attrs)
+            if count != number:
+                raise StudyError(
+                    f"trials are numbered without gaps, but got {number} where study "
+                    f"{self.name!r} has {count} trials; if another program added some, use "
+                    f"another --study name"
+                )
+        self._running[number] = (row, config.digest())
+        self._count = number + 1
+
+    def complete(self, number: int, value: float, attrs: Mapping[str, Any]) -> None:
+        """Store the accuracy, a fraction of one, of a running trial that saw all images."""
+        self._finish(number, TrialState.COMPLETE, value, attrs, {})
+
+    def prune(
+        self, number: int, value: float, attrs: Mapping[str, Any], rungs: Mapping[int, float]
+    ) -> None:
+        """Store that racing stopped a running trial: its estimate, and that at each rung."""
+        self._finish(number, TrialState.PRUNED, value, attrs, rungs)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Store that a running trial cannot be evaluated, and why; it is not tried again."""
+        self._finish(number, TrialState.FAIL, None, {"failure": reason}, {})
+
+    @property
+    def contract(self) -> dict[str, Any]:
+        """What a resume must find unchanged, as stored."""
+        stored = self._attributes().items()
+        return {key[9:]: value for key, value in stored if key.startswith("contract.")}
+
+    def attributes(self) -> dict[str, Any]:
+        """Results of the study as a whole, as `set_attribute` stored them."""
+        stored = self._attributes().items()
+        return {key: value for key, value in stored if not is_reserved(key)}
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Store a result of the study as a whole (a JSON value) over what stood there."""
+        assert self._driving and not is_reserved(key)
+        self._set_attribute(key, value)
+
+    def close(self) -> None:
+        """Disconnect; another process may drive the study."""
+        self._driving = False
+        self._held.close()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _drive(self, contract: Mapping[str, Any]) -> None:
+        with explained(self._url):
+            try:
+                self._id = self._optuna.get_study_id_from_name(self.name)
+            except KeyError:
+                self._id = self._optuna.create_new_study([StudyDirection.MAXIMIZE], self.name)
+            mine = take_lock(self._held, self._url, self._optuna.engine, self._id)
+        if not mine:
+            driver = self._attributes().get("driver", {"pid": "unknown", "host": "its way up"})
+            raise StudyError(
+                f"a study has one driver, and process {driver['pid']} on {driver['host']} drives "
+                f"{self.name!r}; wait for it, stop it, or use another --study name"
+            )
+        self._check_trials()
+        self._agree(json.loads(to_json(contract)))
+        started = datetime.now(UTC).isoformat(timespec="microseconds")
+        driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+        self._set_attribute("driver", driver)
+        # The storage's call, as the study's own is experimental and warns.
+        with explained(self._url):
+            self._optuna.set_study_system_attr(self._id, "study:metric_names", ["accuracy"])
+        self._driving = True
+
+    def _check_trials(self) -> None:
+        """Refuse a study whose trials are not all ours; learn which are running."""
+        with self._transaction() as connection:
+            rows = read_states(connection, self._id)
+            directions = self._optuna.get_study_directions(self._id)
+        foreign = [
+            number
+            for i, (number, _, state, text) in enumerate(rows)
+            if number != i or text is None or state not in STATES
+        ]
+        if foreign or directions != [StudyDirection.MAXIMIZE]:
+            what = f"its trial {foreign[0]}" if foreign else "its direction"
+            raise StudyError(
+                f"a search goes on only in a study of its own, but {what} is another program's in "
+                f"{self.name!r}; use another --study name"
+            )
+        self._count = len(rows)
+        for number, row, state, text in rows:
+            if state == TrialState.RUNNING:
+                config = PruningConfig.from_dict(json.loads(text or ""), f"trial {number}")
+                self._running[number] = (row, config.digest())
+
+    def _agree(self, contract: Mapping[str, Any]) -> None:
+        """Refuse settings other than the stored ones; store those of a study without trials."""
+        stored = self.contract
+        # Without trials a missing key is one that a first driver died before storing.
+        asked = {key: contract[key] for key in contract if self._count or key in stored}
+        differing = differences(stored, asked)
+        if differing:
+            raise StudyError(
+                f"study {self.name!r} was made with other settings: {', '.join(differing)}; "
+                f"use another --study name, or the old settings"
+            )
+        for key in sorted(contract.keys() - stored.keys()):
+            self._set_attribute(f"contract.{key}", contract[key])
+
+    def _finish(
+        self,
+        number: int,
+        state: TrialState,
+        value: float | None,
+        attrs: Mapping[str, Any],
+        rungs: Mapping[int, float],
+    ) -> None:
+        assert self._driving and number in self._running and "config" not in attrs
+        for each in (value, *rungs.values()):
+            if each is not None and not 0.0 <= each <= 1.0:  # as NaN is
+                raise ValueError(f"trial {number}: accuracy is a fraction of one, but got {each}")
+        with self._transaction() as connection:
+            row = self._running[number][0]
+            if not finish_running(connection, row, state, value, attrs, rungs):
+                raise StudyError(
+                    f"another program has finished trial {number} of study {self.name!r}, so its "
+                    f"search cannot go on; use another --study name"
+                )
+        del self._running[number]
+
+    def _attributes(self) -> dict[str, Any]:
+        with explained(self._url):
+            return self._optuna.get_study_user_attrs(self._id)
+
+    def _set_attribute(self, key: str, value: Any) -> None:
+        to_json(value)  # refuses NaN, which Optuna would store
+        with explained(self._url):
+            self._optuna.set_study_user_attr(self._id, key, value)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        with explained(self._url), self._optuna.engine.begin() as connection:
+            yield connection
+
+
+def list_studies(storage: str) -> list[str]:
+    """Names of the studies in a database that searches drove, in the order they were made."""
+    url, backend = connect(storage, create=False)
+    try:
+        return list(starts_of(url, backend))
+    finally:
+        backend.remove_session()
+        backend.engine.dispose()

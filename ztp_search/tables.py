@@ -1,0 +1,158 @@
+"""Documents as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+
+def search_tables(document: Mapping[str, Any]) -> RenderableType:
+    """The end of a search: the best configuration, and the comparison on holdout."""
+    parts: list[RenderableType] = []
+    if document["best"]:
+        parts.append(layer_table(document["best"]))
+    holdout = document["holdout"]
+    if holdout:
+        parts.append(_holdout_table(holdout))
+        parts.append(Text(f"{holdout['verdict'][:1].upper()}{holdout['verdict'][1:]}.", "bold"))
+    trials = document["trials"]
+    counts = ", ".join(f"{n} {state}" for state, n in trials.items() if n)
+    line = f"Study {document['study']}: {counts} trials, "
+    line += f"{document['image_evaluations']:,} image evaluations"
+    if "seconds" in document:
+        line += f", {document['seconds']:.0f} s"
+    parts.append(Text(f"{line}. Stored in {document['storage']}."))
+    return Group(*parts)
+
+
+def layer_table(file: Mapping[str, Any]) -> Table:
+    """The pruning layers of a configuration file."""
+    config, gflops, tokens = file["config"], file["gflops"], file["tokens"]
+    trial = file.get("provenance", {}).get("trial")
+    title = "Best configuration" + (f" (trial {trial})" if trial is not None else "")
+    title += f": {gflops['total']:.4g} of {gflops['unpruned']:.4g} GFLOPs, "
+    title += f"v_min {config['v_min']:.3g}, v_max {config['v_max']:.3g}"
+    table = _table(title, "after block", "retention", "s_tokens", "wpr_iterations", "tokens")
+    for layer in config["layers"]:
+        block = layer["after_block"]
+        table.add_row(
+            str(block), f"{layer['retention']:.4f}", str(layer["s_tokens"]),
+            str(layer["wpr_iterations"]), f"{tokens[block - 1]} → {tokens[block]}",
+        )  # fmt: skip
+    return table
+
+
+def best_table(document: Mapping[str, Any]) -> Table:
+    """The best trials, a row each."""
+    objective = document["objective"]
+    table = _table(
+        f"Study {document['study']}: {objective} in %, differences in points with 95 % intervals",
+        "trial", "GFLOPs", "search", "s.e.", "holdout", "− paper's", "after blocks",
+    )  # fmt: skip
+    for trial in document["trials"]:
+        search, holdout = trial["evidence"]["search"], trial["evidence"].get("holdout")
+        table.add_row(
+            str(trial["trial"]),
+            f"{trial['gflops']['total']:.3g}",
+            _percent(search[objective]),
+            f"{100 * search['standard_error']:.2f}",
+            _percent(holdout[objective]) if holdout else "",
+            _difference(holdout, "paper_schedule") if holdout else "",
+            " ".join(str(layer["after_block"]) for layer in trial["config"]["layers"]),
+        )
+    return table
+
+
+def cost_table(document: Mapping[str, Any]) -> Table:
+    """GFLOPs per block, and in all beside fvcore's count."""
+    table = _table("", "block", "tokens", "backbone GFLOPs", "overhead GFLOPs")
+    for block in document["blocks"]:
+        table.add_row(
+            str(block["block"]), str(block["tokens"]), f"{block['backbone']:.6f}",
+            f"{block['overhead']:.6f}" if block["overhead"] else "",
+        )  # fmt: skip
+    gflops = document["gflops"]
+    rest = gflops["backbone"] - sum(block["backbone"] for block in document["blocks"])
+    table.add_row("stem, head", "", f"{rest:.6f}", "")
+    table.add_section()
+    table.add_row("sum", "", f"{gflops['backbone']:.6f}", f"{gflops['overhead']:.6f}")
+    table.add_row("total", "", f"{gflops['total']:.6f}", "")
+    table.add_row("fvcore", "", f"{document['fvcore_gflops']:.6f}", "")
+    table.add_row("unpruned", "", f"{gflops['unpruned']:.6f}", "")
+    return table
+
+
+def evaluation_table(document: Mapping[str, Any]) -> Table:
+    """The result of `evaluate`."""
+    title = f"{document['images']:,} images ({document['image_set']})"
+    table = _table(title, "", "pruned", "unpruned")
+    gflops = document["gflops"]
+    if document["top1"] is not None:
+        table.add_row("top1, %", _percent(document["top1"]), _percent(document["unpruned_top1"]))
+    table.add_row("agreement, %", _percent(document["agreement"]), "")
+    table.add_row("GFLOPs", f"{gflops['total']:.4g}", f"{gflops['unpruned']:.4g}")
+    table.add_row(
+        "images/s", f"{document['images_per_second']:,.0f}",
+        f"{document['unpruned_images_per_second']:,.0f}",
+    )  # fmt: skip
+    return table
+
+
+def spaces_table(document: Mapping[str, Any]) -> Table:
+    """The shipped spaces."""
+    table = _table("Search spaces", "name", "model and data")
+    table.columns[1].justify, table.columns[1].no_wrap = "left", False
+    for space in document["spaces"]:
+        what = " on ".join(filter(None, (space["model"], space["data"]))) or "any --model"
+        table.add_row(space["name"], f"{what}\n{space['about']}")
+    return table
+
+
+def _holdout_table(holdout: Mapping[str, Any]) -> Table:
+    objective, paper = holdout["objective"], holdout["paper_schedule"]
+    against = f"; paper's: its hand-set schedule, {paper['shape']} retention" if paper else ""
+    table = _table(
+        f"{objective} in % on {holdout['images']:,} holdout images, which chose nothing; "
+        f"differences in points with 95 % intervals{against}",
+        "", "GFLOPs", "search", "holdout", "− unpruned", "− paper's",
+    )  # fmt: skip
+    table.add_row("unpruned", "", "", _percent(holdout["unpruned"][objective]), "", "")
+    if paper:
+        table.add_row(
+            "paper's", f"{paper['gflops']['total']:.3g}", "",
+            _percent(paper[objective]), _difference(paper, "unpruned"), "",
+        )  # fmt: skip
+    table.add_section()
+    for candidate in holdout["candidates"]:
+        table.add_row(
+            f"trial {candidate['trial']}", f"{candidate['gflops']['total']:.3g}",
+            _percent(candidate[f"search_{objective}"]), _percent(candidate[objective]),
+            _difference(candidate, "unpruned"), _difference(candidate, "paper_schedule"),
+        )  # fmt: skip
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        padding=(0, 1), collapse_padding=True, pad_edge=False,
+    )  # fmt: skip
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _difference(record: Mapping[str, Any], other: str) -> str:
+    if f"minus_{other}" not in record:
+        return ""
+    low, high = record[f"minus_{other}_ci95"]
+    return f"{100 * record[f'minus_{other}']:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
