@@ -48,7 +48,7 @@ def _parser(command: str) -> Parser:
         description = (
             "Finds the best Zero-TPrune configuration of a vision transformer under a GFLOPs "
             "budget. The same command again resumes the study. Try it without network or GPU: "
-            "ztp-search --space digits --budget 68%%"
+            "ztp-search --space digits --budget 68%"
         )
         lines = [f"  ztp-search {name:10} {text}" for name, text in COMMANDS.items()]
         epilog = "commands (each with its own --help):\n" + "\n".join(lines)
@@ -214,7 +214,7 @@ def _natural(text: str) -> int:
 
 def _positive_float(text: str) -> float:
     value = _number(text)
-    if value <= 0:
+    if not 0 < value < float("inf"):  # nan is neither
         raise argparse.ArgumentTypeError(f"must be above 0, but got {text}")
     return value
 

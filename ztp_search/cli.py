@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     args = parse(arguments)
     COMMANDS[args.command](args)
+    sys.stdout.flush()  # here, where a reader that has left is handled
     return 0
 
 
@@ -142,7 +143,10 @@ def _print(args: argparse.Namespace, document: Mapping[str, Any], table: Any) ->
         print(json.dumps(document, indent=1, allow_nan=False))
         return
     shown: RenderableType = table(document)
-    Console().print(shown)
+    console = Console()
+    with console.capture() as capture:  # rich itself would exit with 1 where the reader has left
+        console.print(shown)
+    sys.stdout.write(capture.get())
 
 
 def _only_results_on_stdout() -> contextlib.redirect_stdout[Any]:

@@ -74,7 +74,8 @@ def wpr(
             scores = (scores * weights) @ attention
         scores = scores * mask
     scores = scores.squeeze(2)  # (B, H, N)
-    return scores / scores.sum(-1, keepdim=True)  # rows of a bf16 A sum to 1 only nearly
+    # Rows of a bf16 A sum to 1 only nearly, and tokens may attend to pruned ones alone.
+    return scores / scores.sum(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
 
 
 def head_variance(
@@ -129,7 +130,8 @@ def partition(
     images, n = importance.shape
     a_size = n // 2
     if how == "random":
-        order = torch.from_numpy(random_permutation(n)).to(importance.device).expand(images, -1)
+        fixed = torch.from_numpy(random_permutation(int(n))).to(importance.device)
+        order = fixed.expand(images, -1)
     else:
         order = importance.argsort(dim=-1, descending=True, stable=True)
     if how == "alternate":

@@ -1,44 +1,20 @@
-"""A timm model with its weights, from the hub, from the package or from a file of the user's.
-
-Weights are safetensors, or a state dict that loads with `weights_only=True`; nothing else is ever
-unpickled.
-"""
+"""A timm model with its weights, from the hub, from the package or from a file of the user's."""
 
 from __future__ import annotations
 
-import argparse
 import ast
 import difflib
-import hashlib
-import math
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import timm
-import timm.data
-import torch
 from torch import nn
 
-from ztp_search.config import check_keys
-from ztp_search.data.source import OFFLINE_COMMAND, hub, one_line
+from ztp_search.backbones.data_config import data_config
+from ztp_search.backbones.weights import fit, read_state_dict, state_dict_sha256
+from ztp_search.data.hub import OFFLINE_COMMAND, hub, one_line
 from ztp_search.errors import ModelError
-
-EMBEDDED_WEIGHTS = {"digits": "digits.safetensors"}
-"""Weights that come with the package: name -> file in `ztp_search.data`."""
-
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-CROP_MODES = ("center", "squash", "border")
-_DATA_KEYS = {"input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"}
-
-# Where training scripts keep the state dict; averaged weights first, as timm does.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +61,9 @@ def load_model(
         model = _pretrained(spec)
     else:
         model = _create(spec, pretrained=False)
-        _fit(model, read_state_dict(spec.weights), spec.weights)
+        fit(model, read_state_dict(spec.weights), spec.weights)
     model = model.eval().requires_grad_(False)
-    config = _data_config(model, data_overrides or {})
+    config = data_config(model, data_overrides or {})
     return LoadedModel(model, config, state_dict_sha256(model.state_dict()))
 
 
@@ -181,143 +157,3 @@ def _hub_file(name: str) -> str:
         return f"{rest}/config.json"
     config = timm.get_pretrained_cfg(name)
     return f"{config.hf_hub_id}/model.safetensors" if config.hf_hub_id else str(config.url)
-
-
-def read_state_dict(weights: str) -> dict[str, torch.Tensor]:
-    """Tensors by name from an embedded file, safetensors, or a checkpoint of `torch.save`.
-
-    Wrappers ({"model": …}, {"state_dict": …} and their EMA twins) and the prefixes of
-    DistributedDataParallel and torch.compile are taken off.
-    """
-    embedded = EMBEDDED_WEIGHTS.get(weights)
-    path = Path(str(files("ztp_search.data") / embedded)) if embedded else Path(weights)
-    if not path.is_file():
-        raise ModelError(f"--weights must be a file or one of {', '.join(EMBEDDED_WEIGHTS)}, "
-                         f"but there is no file {path}")
-    content: Any
-    try:
-        if path.suffix == ".safetensors":
-            content = safetensors.torch.load_file(path)
-        else:
-            # timm's training script keeps its options beside the weights; a Namespace runs nothing.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"weights must be safetensors or a plain state dict, but {path} needs more of pickle "
-            f"than is safe, so it was not loaded; convert it where you trust it: "
-            f"safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
-        ) from error
-    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, EOFError,
-            KeyError) as error:
-        raise ModelError(f"weights {path} cannot be read ({one_line(error)}); they must be "
-                         f"safetensors or a state dict saved by torch.save") from error
-    while isinstance(content, Mapping):
-        wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if wrapper is None:
-            break
-        content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
-        raise ModelError(f"weights {path} must hold tensors by name, but hold a "
-                         f"{type(content).__name__}; save model.state_dict()")
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in content.items():
-        if not isinstance(value, torch.Tensor):
-            raise ModelError(f"weights {path} must hold tensors by name, but {key!r} is a "
-                             f"{type(value).__name__}; save model.state_dict()")
-        name = str(key)
-        while name.startswith(_PREFIXES):
-            name = name.partition(".")[2]
-        tensors[name] = value
-    return tensors
-
-
-def _fit(model: nn.Module, tensors: Mapping[str, torch.Tensor], weights: str) -> None:
-    """Load `tensors` into `model`; raises ModelError naming what is missing, too much, or of
-    another shape."""
-    expected = model.state_dict()
-    missing = [key for key in expected if key not in tensors]
-    unexpected = [key for key in tensors if key not in expected]
-    misshapen = [
-        f"{key} {tuple(tensors[key].shape)} for {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    wrong = [
-        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected),
-                           ("of another shape", misshapen))
-        if keys
-    ]  # fmt: skip
-    if wrong:
-        raise ModelError(f"weights {weights} must fit the model, but have tensors "
-                         f"{', '.join(wrong)}; correct --model, --model-kwargs or --num-classes")
-    model.load_state_dict(tensors)
-
-
-def _data_config(model: nn.Module, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """timm's evaluation config of the model with `overrides`, as JSON has it."""
-    check_keys(overrides, "data config", set(), _DATA_KEYS, ModelError)
-    for key, choices in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
-        if overrides.get(key) not in (None, *choices):
-            raise ModelError(f"{key} must be one of {', '.join(choices)}, "
-                             f"but got {overrides[key]!r}")
-    crop_pct = overrides.get("crop_pct")
-    if crop_pct is not None and not (isinstance(crop_pct, int | float) and 0 < crop_pct <= 1):
-        raise ModelError(f"0 < crop_pct <= 1 must hold, but got {crop_pct!r}")
-    for key, length in (("mean", None), ("std", None), ("input_size", 3)):
-        _check_numbers(key, overrides.get(key), length)
-    trained = getattr(model, "pretrained_cfg", {})
-    embed = getattr(model, "patch_embed", None)
-    channels = getattr(getattr(embed, "proj", None), "in_channels", trained["input_size"][0])
-    size = [channels, *(getattr(embed, "img_size", None) or trained["input_size"][1:])]
-    if list(overrides.get("input_size") or size) != size:
-        raise ModelError(f"input_size must be {size}, which is what the model takes, but got "
-                         f"{overrides['input_size']}; set img_size or in_chans with --model-kwargs")
-    config = timm.data.resolve_data_config(
-        {key: overrides.get(key) for key in ("interpolation", "crop_pct", "crop_mode")},
-        pretrained_cfg=trained,
-    )
-    return {
-        "input_size": [int(length) for length in size],
-        "mean": _per_channel("mean", overrides.get("mean"), config["mean"], channels),
-        "std": _per_channel("std", overrides.get("std"), config["std"], channels),
-        "interpolation": config["interpolation"],
-        "crop_pct": float(config["crop_pct"]),
-        "crop_mode": config["crop_mode"],
-    }
-
-
-def _per_channel(key: str, given: Any, trained: Sequence[float], channels: int) -> list[float]:
-    """One value per channel, from the user's or the model's own."""
-    if given is None:
-        # As timm does for a model whose first layer was adapted to other channels.
-        same = len(trained) == channels
-        return [float(v) for v in trained] if same else [sum(trained) / len(trained)] * channels
-    if len(given) not in (1, channels):
-        raise ModelError(f"{key} must have 1 or {channels} values, but got {given!r}")
-    return [float(value) for value in given] * (channels if len(given) == 1 else 1)
-
-
-def _check_numbers(key: str, values: Any, length: int | None) -> None:
-    if values is None:
-        return
-    numbers = isinstance(values, list | tuple) and values and all(
-        isinstance(value, int | float) and math.isfinite(value) for value in values
-    )
-    if not numbers or length not in (None, len(values)):
-        what = f"{length} numbers" if length else "a list of numbers, one or one per channel"
-        raise ModelError(f"{key} must be {what}, but got {values!r}")
-    if key != "mean" and min(values) <= 0:
-        raise ModelError(f"{key} must be above 0, but got {values!r}")
-
-
-def state_dict_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of names, dtypes, shapes and bytes, sorted by name; no file format enters."""
-    digest = hashlib.sha256()
-    for name in sorted(state_dict):
-        tensor = state_dict[name].detach().cpu().contiguous()
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        digest.update(f"{name}\0{dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Pruner:
         self.tokens: list[dict[str, Any]] = []
         self.fallbacks: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
-        self._fused = [block.attn.fused_attn for block in model.blocks]
+        self._unfused: list[tuple[Any, bool]] = []  # attentions switched, and what they were
 
     def set(self, config: PruningConfig | None, record_tokens: bool = False) -> None:
         """Prune as `config` says from the next forward on.
@@ -58,21 +59,25 @@ class Pruner:
         counts = token_counts(self.geometry, config) if config is not None else ()
         for handle in self._handles:
             handle.remove()
-        for block, fused in zip(self.model.blocks, self._fused, strict=True):
-            block.attn.fused_attn = fused
+        for attn, fused in self._unfused:
+            attn.fused_attn = fused
         self.config = config
         self._handles = []
+        self._unfused = []
         self.tokens = []
         self.fallbacks = []
         if layers:
             self._handles.append(self.model.blocks[0].register_forward_pre_hook(self._begin))
         for layer in layers:
             assert config is not None
+            block = self.model.blocks[layer.after_block - 1]
             n_in, n_out = counts[layer.after_block - 1], counts[layer.after_block]
-            if n_in == n_out:
-                continue  # a layer that prunes nothing is no layer
             stage = _PruningLayer(self, config, layer, n_out, record_tokens)
-            self._handles += stage.attach(self.model.blocks[layer.after_block - 1])
+            if n_in == n_out:  # prunes nothing: the block stays stock
+                self._handles.append(block.register_forward_hook(stage.keep_all))
+                continue
+            self._unfused.append((block.attn, block.attn.fused_attn))
+            self._handles += stage.attach(block)
 
     def _begin(self, _block: nn.Module, _inputs: tuple[Any, ...]) -> None:
         self.tokens = []
@@ -145,6 +150,14 @@ class _PruningLayer:
         if self.record_tokens:
             self.pruner.tokens.append(self._record(kept))
         return take_tokens(x, kept.layer)  # (B, N', D)
+
+    def keep_all(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        """The hook of a layer that prunes nothing: it only leaves its record."""
+        if self.record_tokens:
+            images, n, _ = output.shape
+            everything = torch.arange(n, device=output.device).expand(images, -1)
+            none = torch.zeros(images, dtype=torch.bool, device=output.device)
+            self.pruner.tokens.append(self._record(Kept(everything, everything, everything, none)))
 
     def _record(self, kept: Kept) -> dict[str, Any]:
         s, i = kept.after_s, kept.after_i

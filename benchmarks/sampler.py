@@ -1,0 +1,68 @@
+"""Configurations per second that the Monte Carlo sampler proposes on one core, all within budget.
+
+    python benchmarks/sampler.py [--count 1000000] [--space deit_small] [--budget 3.08]
+
+To reach: 1,000 a second; none outside the tolerance; under 1 % of rates at a bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+
+import timm
+from common import record
+
+from ztp_search.backbones import geometry_of
+from ztp_search.cost import flops
+from ztp_search.decode import Decoder, parse_budget
+from ztp_search.samplers import MonteCarlo
+from ztp_search.space import load_space
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--space", default="deit_small")
+    parser.add_argument("--budget", default="3.08")
+    args = parser.parse_args()
+    space = load_space(args.space)
+    model = timm.create_model(space.model["name"], **space.model.get("kwargs", {}))
+    geometry = geometry_of(model)
+    decoder = Decoder(space, geometry, parse_budget(args.budget, geometry))
+    sampler = MonteCarlo(decoder, seed=0)
+    bounds = {block.block: block.retention for block in decoder.blocks}
+    outside = at_bound = rates = 0
+    used = 0.0
+    speeds = []
+    began = last = time.perf_counter()
+    for index in range(args.count):
+        config = sampler.propose(index)
+        assert config is not None
+        cost = flops(geometry, config)
+        outside += not decoder.budget.holds(cost)
+        used += decoder.budget.of(cost) / decoder.budget.macs
+        for layer in config.layers:
+            rates += 1
+            at_bound += layer.retention in bounds[layer.after_block]
+        if (index + 1) % max(1, args.count // 10) == 0:
+            now = time.perf_counter()
+            speeds.append(max(1, args.count // 10) / (now - last))
+            last = now
+    result = {
+        "arguments": vars(args),
+        "configurations_per_second": args.count / (time.perf_counter() - began),
+        "per_tenth_of_the_run": speeds,
+        "outside_tolerance": outside,
+        "budget_used": used / args.count,
+        "share_of_rates_at_a_bound": at_bound / rates,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    for key, value in result.items():
+        print(f"{key}: {value}")
+    record("sampler", result)
+
+
+if __name__ == "__main__":
+    main()

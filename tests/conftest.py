@@ -1,0 +1,71 @@
+"""What several test files share: the embedded model with images, and one finished search."""
+
+import contextlib
+import copy
+import io
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:  # tests of the core need no torch
+    from ztp_search.workers import Job
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The embedded model with 160 search and 64 holdout images."""
+
+    loaded: Any
+    sets: Any
+
+    def job(self, precision: str = "fp32", batch_size: int = 64, **paths: Path) -> "Job":
+        from ztp_search.evaluate import Runtime
+        from ztp_search.workers import Job
+
+        return Job(
+            copy.deepcopy(self.loaded.model),  # an evaluator converts it
+            {"search": self.sets.search.path, "holdout": self.sets.holdout.path, **paths},
+            self.loaded.data_config["mean"],
+            self.loaded.data_config["std"],
+            Runtime("cpu", precision, batch_size),
+        )
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
+    from running import parsed
+
+    from ztp_search.requests import settings
+    from ztp_search.session import Session
+
+    out = tmp_path_factory.mktemp("digits")
+    argv = ["--space", "digits", "--budget", "68%", "--images", "160", "--holdout", "64"]
+    session = Session.open(settings(parsed(*argv, "--out", str(out))).sources)
+    return Digits(session.loaded, session.decode())
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A search of the command line that ran to its end, undisturbed, in this process."""
+
+    out: Path
+    argv: list[str]
+    document: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    from running import SEARCH
+
+    from ztp_search.cli import main
+
+    out = tmp_path_factory.mktemp("finished")
+    argv = [*SEARCH, "--workers", "0", "--out", str(out)]
+    stdout = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(stdout):
+        assert main([*argv, "--json"]) == 0
+    return Finished(out, argv, json.loads(stdout.getvalue()))

@@ -1,0 +1,80 @@
+"""The Optuna dashboard on a study: readable, and editable only where that was asked for."""
+
+import json
+import shutil
+import urllib.error
+import urllib.request
+import wsgiref.simple_server
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Finished
+from running import process, url_of
+
+from ztp_search.cli import main
+from ztp_search.study import list_studies
+
+optuna_dashboard = pytest.importorskip("optuna_dashboard")
+
+
+def status_of(base: str, path: str, method: str = "GET") -> int:
+    request = urllib.request.Request(base + path, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def studies_of(base: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{base}/api/studies", timeout=60) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["study_summaries"]
+        return found
+
+
+@contextmanager
+def served(out: Path, *flags: str) -> Iterator[str]:
+    """The dashboard as a process, on a port that the system chose."""
+    with process("dashboard", "--out", str(out), "--port", "0", *flags) as child:
+        assert child.stderr is not None
+        line = child.stderr.readline()
+        assert "http://127.0.0.1:" in line, line
+        yield "http://" + line.split("http://")[1].split("/")[0]
+
+
+def test_reading_is_answered_and_changing_is_not(finished: Finished) -> None:
+    with served(finished.out) as base:
+        assert status_of(base, "/") == 200
+        (study,) = studies_of(base)
+        assert study["study_name"] == "s"
+        number = study["study_id"]
+        assert status_of(base, f"/api/studies/{number}?after=0") == 200
+        for method in ("DELETE", "POST", "PUT", "PATCH"):
+            assert status_of(base, f"/api/studies/{number}", method) == 403
+        assert [each["study_name"] for each in studies_of(base)] == ["s"]
+    assert list_studies(url_of(finished.out)) == ["s"]
+
+
+def test_allow_edit_lets_changes_through(finished: Finished, tmp_path: Path) -> None:
+    shutil.copy(finished.out / "studies.db", tmp_path)
+    with served(tmp_path, "--allow-edit") as base:
+        (study,) = studies_of(base)
+        assert status_of(base, f"/api/studies/{study['study_id']}", "DELETE") == 204
+        assert studies_of(base) == []
+    assert list_studies(url_of(tmp_path)) == []
+    assert list_studies(url_of(finished.out)) == ["s"]
+
+
+def test_a_taken_port_and_a_missing_database_are_refused(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with wsgiref.simple_server.make_server("127.0.0.1", 0, lambda *_: []) as other:
+        port = str(other.server_port)
+        assert main(["dashboard", "--out", str(finished.out), "--port", port]) == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+    assert main(["dashboard", "--out", str(tmp_path), "--port", "0"]) == 2
+    assert "does not exist; run a search first" in capsys.readouterr().err
