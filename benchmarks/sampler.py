@@ -15,8 +15,9 @@ import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
+from ztp_search.budget import parse_budget
 from ztp_search.cost import flops
-from ztp_search.decode import Decoder, parse_budget
+from ztp_search.decode import Decoder
 from ztp_search.samplers import MonteCarlo
 from ztp_search.space import load_space
 

@@ -4,7 +4,9 @@ import contextlib
 import copy
 import io
 import json
+import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,18 @@ import pytest
 
 if TYPE_CHECKING:  # tests of the core need no torch
     from ztp_search.workers import Job
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray_folder() -> Iterator[None]:
+    """Ray leaves its logs behind; here they go with the tests.
+
+    Not in pytest's folder, as the path of a socket in it may not exceed 107 bytes.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("RAY_TMPDIR", folder)
+            yield
 
 
 @dataclass(frozen=True)

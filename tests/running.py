@@ -9,18 +9,17 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ztp_search.arguments import parse
-from ztp_search.errors import StudyError
 from ztp_search.study import StoredTrial, Study
 
-TRIALS = 10
+TRIALS = 8
 SEARCH = [
-    "--space", "digits", "--budget", "68%", "--trials", str(TRIALS), "--images", "128",
-    "--holdout", "64", "--batch-size", "64", "--precision", "fp32", "--study", "s",
+    "--space", "digits", "--budget", "68%", "--trials", str(TRIALS), "--images", "96",
+    "--holdout", "64", "--batch-size", "32", "--precision", "fp32", "--study", "s",
     "--candidates", "3",
 ]  # fmt: skip
 SECONDS = 180
@@ -55,8 +54,9 @@ def results(trials: list[StoredTrial]) -> list[tuple[Any, ...]]:
 
 
 def completions(out: Path) -> dict[int, str]:
-    """When each complete trial was stored, by number."""
-    with contextlib.closing(sqlite3.connect(out / "studies.db")) as database:
+    """When each complete trial was stored, by number. Reads and nothing else."""
+    url = f"file:{out / 'studies.db'}?mode=ro"
+    with contextlib.closing(sqlite3.connect(url, uri=True)) as database:
         query = "SELECT number, datetime_complete FROM trials WHERE state = 'COMPLETE'"
         return dict(database.execute(query).fetchall())
 
@@ -85,14 +85,14 @@ def until(condition: Callable[[], bool], child: subprocess.Popen[str]) -> None:
     while not condition():
         assert child.poll() is None, f"ended early: {child.communicate()}"
         assert time.monotonic() - began < SECONDS, "nothing came of it"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def complete(out: Path) -> int:
     """How many trials are complete; 0 where there is no study yet."""
     try:
-        return sum(trial.state == "complete" for trial in stored(out))
-    except StudyError:
+        return len(completions(out))
+    except sqlite3.OperationalError:
         return 0
 
 
@@ -126,3 +126,13 @@ def descendants(pid: int) -> dict[int, str]:
 def ray_workers(pid: int) -> list[int]:
     """The actors that evaluate for the driver `pid`, found from outside: they may be busy."""
     return [each for each, line in descendants(pid).items() if line.startswith("ray::_Worker")]
+
+
+def gone(pids: Iterable[int]) -> bool:
+    """Whether all of these processes end, and soon."""
+    began = time.monotonic()
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
+        if time.monotonic() - began > SECONDS:
+            return False
+        time.sleep(0.1)
+    return True

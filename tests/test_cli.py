@@ -23,6 +23,7 @@ from running import (
     completions,
     descendants,
     document,
+    gone,
     one_line,
     process,
     stored,
@@ -185,7 +186,7 @@ def test_load_config_and_apply_give_the_stored_results(
     from ztp_search.data import DataSpec, prepare
 
     sets = prepare(
-        DataSpec("digits", "search", "holdout", None), digits.loaded.data_config, images=128,
+        DataSpec("digits", "search", "holdout", None), digits.loaded.data_config, images=96,
         holdout=64, seed=0, num_classes=10, cache_dir=finished.out / "images",
     )  # fmt: skip
     model = copy.deepcopy(digits.loaded.model)
@@ -193,7 +194,8 @@ def test_load_config_and_apply_give_the_stored_results(
     pixels = torch.from_numpy(np.array(sets.holdout.images)).float() / 255
     torch.set_num_threads(1)
     with torch.inference_mode():
-        predictions = model((pixels - 0.5) / 0.5).argmax(-1).numpy()
+        x = (pixels - 0.5) / 0.5  # the embedded model's mean and standard deviation
+        predictions = torch.cat([model(part) for part in torch.split(x, 32)]).argmax(-1).numpy()
     (record,) = candidates(finished, json.loads(exported.read_text()))
     expected = unpack_bits(record["correct"], 64)
     assert (predictions == sets.holdout.labels).tolist() == expected.tolist()
@@ -386,6 +388,7 @@ def test_a_reader_that_leaves_early_is_no_error(finished: Finished) -> None:
             child.stdout = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupt_says_how_to_go_on(workers: int, tmp_path: Path) -> None:
     argv = [*SEARCH, "--trials", "5000", "--workers", str(workers), "--out", str(tmp_path)]
@@ -399,4 +402,4 @@ def test_an_interrupt_says_how_to_go_on(workers: int, tmp_path: Path) -> None:
     line = one_line(err.splitlines()[-1])
     assert shlex.split(line.partition("To go on: ")[2]) == ["ztp-search", *argv, "--json"]
     assert len(completions(tmp_path)) >= 1
-    assert not [pid for pid in below if Path(f"/proc/{pid}/exe").exists()], "left behind"
+    assert gone(below)

@@ -22,9 +22,9 @@ from test_decode import (
     vit,
 )
 
+from ztp_search.budget import Budget
 from ztp_search.config import PruningConfig, PruningLayer
 from ztp_search.cost import Geometry, token_counts
-from ztp_search.decode import Budget
 from ztp_search.schedule import SHAPES, paper_schedule
 
 GOLDEN = json.loads((Path(__file__).parent / "facts" / "flops_golden.json").read_text())

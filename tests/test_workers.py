@@ -16,6 +16,8 @@ from ztp_search.errors import WorkerError
 from ztp_search.evaluate import BlockResult
 from ztp_search.workers import Failure, InProcessPool, Pool, RayPool, Task, open_pool
 
+pytestmark = pytest.mark.slow  # Ray takes seconds to start, and so does every worker
+
 CONFIGS = (
     None,
     PruningConfig((PruningLayer(2, 0.8, 3, 5),), v_min=0.0, v_max=1e6),

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ztp_search.budget import Budget
 from ztp_search.config import PruningConfig
 from ztp_search.cost import flops
-from ztp_search.decode import Budget
 from ztp_search.evaluate import Runtime
 from ztp_search.progress import Progress
 from ztp_search.racing import Correct, accuracy, paired_difference, standard_error

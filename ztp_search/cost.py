@@ -109,7 +109,7 @@ def flops(geometry: Geometry, config: PruningConfig) -> Cost:
         blocks=blocks,
         backbone=backbone_macs(geometry, tokens),
         overhead=sum(overhead.values()),
-        unpruned=backbone_macs(geometry, [geometry.tokens] * (geometry.depth + 1)),
+        unpruned=unpruned_macs(geometry),
     )
 
 
@@ -163,6 +163,11 @@ def backbone_macs(geometry: Geometry, tokens: Sequence[int]) -> int:
     blocks = sum(block_macs(geometry, n) for n in tokens[:-1])
     tail = geometry.tail_macs_per_token * tokens[-1] + geometry.tail_macs
     return geometry.stem_macs + blocks + tail
+
+
+def unpruned_macs(geometry: Geometry) -> int:
+    """The model without pruning."""
+    return backbone_macs(geometry, [geometry.tokens] * (geometry.depth + 1))
 
 
 def layer_macs(

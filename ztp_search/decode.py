@@ -7,35 +7,36 @@ budget, by construction and in bounded time, never by drawing again:
    cheapest and dearest configurations enclose the budget.
 2. Head thresholds are read off their coordinates, and so are WPR iterations: as many as leave
    the budget reachable.
-3. The layers are visited in the order of their `order` coordinates. Each takes its S-stage
-   count, and in a second round its retention, uniformly from the interval that still leaves the
-   budget reachable by the layers not yet decided; the last retention is solved for.
-4. Rates are multiples of 0.0001 throughout, so counts are integers at every step; what rounding
+3. In the order of their `order` coordinates the layers take their S-stage counts, each uniformly
+   from the counts that leave the budget reachable by what is not decided yet.
+4. The retentions are low + (high - low) * bend(u, t) with one t for all layers, the least that
+   keeps the budget: bend moves all rates of a point up (t < 1) or down (t > 1) without piling
+   them up at either end. Every point of the budget surface is reached (by its own relative
+   rates, at t = 1), no layer is preferred, and the result moves steadily with the point.
+5. Rates are multiples of 0.0001 throughout, so counts are integers at every step; what rounding
    left over is used up by single tokens, the dearest that fits first.
 A set in which integer counts miss the tolerance hands over to the next one.
 
-The result is spread out over the budget surface, but not uniform on it: a layer visited early
-sees a wider interval than one visited late.
+The result is spread out over the budget surface, but not uniform on it.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ztp_search.budget import Budget
 from ztp_search.config import PruningConfig, PruningLayer
 from ztp_search.cost import (
-    Cost,
     Geometry,
-    backbone_macs,
     block_macs,
     flops,
     max_s_tokens,
     patch_tokens_kept,
     stage_macs,
+    unpruned_macs,
 )
 from ztp_search.errors import BudgetError, SpaceError
 from ztp_search.space import BlockSpace, SearchSpace
@@ -47,42 +48,10 @@ MAX_HANDOVERS = 2_000
 """Sets that one point tries before it is refused: seconds, in any space."""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Multiply-adds per image that a configuration may cost: (1 - tolerance) macs to macs.
-
-    counts: "total" (what runs) or "backbone" (without what pruning adds, as papers print it).
-    """
-
-    macs: int
-    tolerance: float = 0.01
-    counts: str = "total"
-
-    @property
-    def least(self) -> int:
-        return math.ceil((1.0 - self.tolerance) * self.macs)
-
-    def of(self, cost: Cost) -> int:
-        """The part of a cost that this budget bounds."""
-        return cost.total if self.counts == "total" else cost.backbone
-
-    def holds(self, cost: Cost) -> bool:
-        return self.least <= self.of(cost) <= self.macs
-
-
-def parse_budget(
-    text: str, geometry: Geometry, tolerance: float = 0.01, counts: str = "total"
-) -> Budget:
-    """Read "3.08" (GFLOPs) or "67%" (of the unpruned model)."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*", text)
-    if match is None or not 0 < float(match[1]) < 1e9:
-        raise BudgetError(
-            f"--budget must be GFLOPs (3.08) or a share of the unpruned model (67%), got {text!r}"
-        )
-    unpruned = backbone_macs(geometry, [geometry.tokens] * (geometry.depth + 1))
-    value = float(match[1])
-    macs = value / 100.0 * unpruned if match[2] else value * 1e9
-    return Budget(math.floor(macs + 1e-6), tolerance, counts)
+MARGIN = 1e-6
+"""Coordinates of retention are kept this far off 0 and 1."""
+STEPS, OCTAVES = 1_024, 40
+"""t is 2**(step / STEPS), within OCTAVES of 1: enough to bend MARGIN to 1 and 1 - MARGIN to 0."""
 
 
 @dataclass(slots=True)
@@ -90,7 +59,7 @@ class _Draft:
     """A configuration under construction; lists run over the pruning layers."""
 
     spaces: tuple[BlockSpace, ...]
-    low: list[int]  # least retention still possible, in units
+    low: list[int]  # least retention, in units
     high: list[int]
     s_low: list[int]
     s_high: list[int]
@@ -203,7 +172,7 @@ class Decoder:
     def _refuse(self, intervals: list[tuple[int, int]]) -> None:
         """Say what is feasible, rounded inwards: the ends it names can be asked for."""
         cheapest, dearest = min(low for low, _ in intervals), max(high for _, high in intervals)
-        unpruned = self._macs_of([self.geometry.patch_tokens] * 2, [self.geometry.depth])
+        unpruned = unpruned_macs(self.geometry)
         asked, share = self.budget.macs / 1e9, 100.0 * self.budget.macs / unpruned
         interval = (
             f"feasible is {_up(cheapest / 1e9)} to {_down(dearest / 1e9)} GFLOPs, "
@@ -254,9 +223,7 @@ class Decoder:
         for j in order:
             s_tokens = self._reachable_s(draft, j, point[columns[j] + 2])
             draft.s_low[j] = draft.s_high[j] = s_tokens
-        for j in order[:-1]:
-            draft.low[j] = draft.high[j] = self._reachable_rate(draft, j, point[columns[j] + 1])
-        rates = self._solve(draft, order[-1])
+        rates = self._solve(draft, [point[column + 1] for column in columns])
         if rates is None:
             return None
         rates = self._top_up(draft, rates)
@@ -297,29 +264,22 @@ class Decoder:
         last = _last(low, high, lambda s: dearest(s) >= self.budget.macs)
         return _integer(first, max(first, last), u)
 
-    def _reachable_rate(self, draft: _Draft, j: int, u: float) -> int:
-        """A retention (in units) for layer j that leaves the budget reachable."""
-        low, high = draft.low[j], draft.high[j]
-        last = _last(
-            low,
-            high,
-            lambda r: self._macs(draft, _with(draft.low, j, r), draft.s_low) <= self.budget.macs,
-        )
-        first = _first(
-            low,
-            last,
-            lambda r: self._macs(draft, _with(draft.high, j, r), draft.s_low) >= self.budget.macs,
-        )
-        return _integer(first, last, u)
+    def _solve(self, draft: _Draft, relative: Sequence[float]) -> list[int] | None:
+        """The highest retentions (in units) on the curve through `relative` within budget."""
+        inner = [min(max(u, MARGIN), 1.0 - MARGIN) for u in relative]  # the ends do not bend
 
-    def _solve(self, draft: _Draft, j: int) -> list[int] | None:
-        """All retentions, layer j's the highest that keeps the budget."""
-        low, high = draft.low[j], draft.high[j]
+        def rates(step: int) -> list[int]:
+            t = 2.0 ** (step / STEPS)
+            return [
+                low + round((high - low) * _bend(u, t))
+                for low, high, u in zip(draft.low, draft.high, inner, strict=True)
+            ]
 
-        def fits(rate: int) -> bool:
-            return self._macs(draft, _with(draft.low, j, rate), draft.s_low) <= self.budget.macs
+        def fits(step: int) -> bool:
+            return self._macs(draft, rates(step), draft.s_low) <= self.budget.macs
 
-        return _with(draft.low, j, _last(low, high, fits)) if fits(low) else None
+        step = _first(-OCTAVES * STEPS, OCTAVES * STEPS, fits)
+        return rates(step) if fits(step) else None
 
     def _top_up(self, draft: _Draft, rates: list[int]) -> list[int]:
         """Use up what is left of the budget by single tokens, the dearest that fits first.
@@ -395,6 +355,11 @@ class Decoder:
             macs += (end - start) * self._block_macs[n + geometry.prefix_tokens]
             start = end
         return macs + geometry.tail_macs_per_token * (patch_tokens[-1] + geometry.prefix_tokens)
+
+
+def _bend(u: float, t: float) -> float:
+    """u in (0, 1), moved up for t < 1 and down for t > 1; falls with t, and is u at 1."""
+    return u**t if t < 1.0 else 1.0 - (1.0 - u) ** (1.0 / t)
 
 
 def _with(values: list[int], index: int, value: int) -> list[int]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ztp_search.budget import Budget
 from ztp_search.config import PruningConfig, PruningLayer
 from ztp_search.cost import Geometry, flops, max_s_tokens, patch_tokens_kept, round_half_up
-from ztp_search.decode import UNIT, Budget
+from ztp_search.decode import UNIT
 
 PLACES = (1 / 12, 3 / 12, 6 / 12, 9 / 12, 11 / 12)
 ITERATIONS = (30, 5, 5, 1, 1)

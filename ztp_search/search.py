@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ztp_search.budget import parse_budget
 from ztp_search.config import PruningConfig
 from ztp_search.confirm import References, confirm, measure_references
 from ztp_search.cost import cost_dict, flops
 from ztp_search.data import ImageSets
-from ztp_search.decode import Decoder, parse_budget
+from ztp_search.decode import Decoder
 from ztp_search.errors import StudyError
 from ztp_search.evaluate import Runtime, resolve_runtime
 from ztp_search.progress import Progress, Status

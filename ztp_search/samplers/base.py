@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from ztp_search.config import PruningConfig
 from ztp_search.cost import token_counts
 from ztp_search.decode import Decoder
+from ztp_search.errors import BudgetError
 
 Key = tuple[object, ...]
 MAX_ATTEMPTS = 1_000
+MAX_MISSES = 100
+"""Attempts at one trial whose points may miss the budget (one token can cost more than 1 %)."""
 
 
 class Sampler(ABC):
@@ -31,9 +34,19 @@ class Sampler(ABC):
         """Coordinates in [0, 1), `decoder.dimensions` of them, for this attempt at trial i."""
 
     def propose(self, index: int) -> PruningConfig | None:
-        """The configuration of trial `index`; None once the space seems to hold no new one."""
+        """The configuration of trial `index`; None once the space seems to hold no new one.
+
+        Raises BudgetError where whole numbers of tokens miss the budget at every attempt.
+        """
+        missed = 0
         for attempt in range(MAX_ATTEMPTS):
-            config = self.decoder.decode(self.point(index, attempt))
+            try:
+                config = self.decoder.decode(self.point(index, attempt))
+            except BudgetError:
+                missed += 1
+                if missed == MAX_MISSES:
+                    raise
+                continue
             if self._key(config) not in self._seen:
                 self.remember(config)
                 return config

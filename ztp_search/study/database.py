@@ -39,10 +39,10 @@ def connect(storage: str, create: bool) -> tuple[sa.URL, RDBStorage]:
             path = Path(url.database)
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # Two that come first at the same time would both create the tables.
-                _flock(held, f"{path}.lock", fcntl.LOCK_EX)
             elif not path.exists():
                 raise StudyError(f"{storage} does not exist; run a search first, or name another")
+            # Two that come first at the same time, be it to read, would both create the tables.
+            _flock(held, f"{path}.lock", fcntl.LOCK_EX)
             options = {"pool_events": [(_set_pragmas, "connect")]}
         return url, RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
 
