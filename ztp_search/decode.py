@@ -359,7 +359,7 @@ class Decoder:
 
 def _bend(u: float, t: float) -> float:
     """u in (0, 1), moved up for t < 1 and down for t > 1; falls with t, and is u at 1."""
-    return u**t if t < 1.0 else 1.0 - (1.0 - u) ** (1.0 / t)
+    return math.pow(u, t) if t < 1.0 else 1.0 - math.pow(1.0 - u, 1.0 / t)
 
 
 def _with(values: list[int], index: int, value: int) -> list[int]:
