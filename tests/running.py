@@ -125,7 +125,8 @@ def descendants(pid: int) -> dict[int, str]:
 
 def ray_workers(pid: int) -> list[int]:
     """The actors that evaluate for the driver `pid`, found from outside: they may be busy."""
-    return [each for each, line in descendants(pid).items() if line.startswith("ray::_Worker")]
+    titles = ("ray::Worker", "ray::worker-")
+    return [each for each, line in descendants(pid).items() if line.startswith(titles)]
 
 
 def gone(pids: Iterable[int]) -> bool:

@@ -133,3 +133,13 @@ def test_the_shipped_weights_name_93_percent_of_holdout_scenes() -> None:
         batches = torch.tensor_split(pixels, 10)
         predicted = torch.cat([model(batch).argmax(1) for batch in batches])
     assert (predicted.numpy() == labels).mean() >= 0.93
+
+
+def test_many_scenes_at_a_time_are_the_scenes_one_by_one() -> None:
+    scenes = DigitScenes("search")
+    indices = [7, 3, 9_999, 0]
+    together = scenes.__getitems__(indices)
+    alone = [scenes[index] for index in indices]
+    assert [label for _, label in together] == [label for _, label in alone]
+    for (one, _), (other, _) in zip(together, alone, strict=True):
+        assert one.tobytes() == other.tobytes()

@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,40 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _search(args: argparse.Namespace) -> None:
-    from ztp_search.requests import settings
-    from ztp_search.search import run
-    from ztp_search.tables import search_tables
     from ztp_search.terminal import TerminalProgress
 
-    with _only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
+    with (
+        _only_results_on_stdout(),
+        TerminalProgress(Console(stderr=True)) as progress,
+        _early_ray(args),
+    ):
+        from ztp_search.requests import settings
+        from ztp_search.search import run
+        from ztp_search.tables import search_tables
+
         document = run(settings(args), progress)
     _print(args, document, search_tables)
+
+
+@contextlib.contextmanager
+def _early_ray(args: argparse.Namespace) -> Iterator[None]:
+    """Start Ray before torch is imported here, so that its workers import it meanwhile."""
+    if args.workers == 0:
+        yield
+        return
+    from ztp_search import cluster
+
+    try:
+        cluster.connect(args.address, args.threads, args.workers)
+        early = []
+        if args.device != "cuda" and not cluster.has_gpu():
+            count = cluster.workers_of(args.threads)
+            count = min(count, args.workers or count)
+            early = cluster.start_workers(count, num_cpus=args.threads)
+        yield
+        del early  # held until here: Ray ends a worker that nobody holds
+    finally:
+        cluster.disconnect()
 
 
 def _best(args: argparse.Namespace) -> None:

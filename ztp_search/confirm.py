@@ -8,7 +8,6 @@ results are stored in the study, so nothing is measured twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ztp_search.budget import Budget
@@ -33,15 +32,34 @@ from ztp_search.session import (
 from ztp_search.study import StoredTrial, Study
 
 
-@dataclass(frozen=True, slots=True)
-class References:
-    """On the search images. unpruned: predictions. paper: the paper's schedule, None without."""
+def measure_unpruned(
+    workers: Workers,
+    study: Study,
+    session: Session,
+    objective: str,
+    runtime: Runtime,
+    progress: Progress,
+) -> Predictions:
+    """The unpruned model's predictions on the search images, measured once."""
+    reference = study.attributes().get("reference")
+    if reference is None:
+        stage = "measuring the unpruned model"
+        outcomes = _measured(
+            workers, session, "search", {"unpruned": None}, runtime, progress, stage
+        )
+        unpruned = outcomes["unpruned"].predictions
+        labels = session.labels("search")
+        value = accuracy(judge(objective, unpruned, labels, unpruned))
+        reference = {
+            "images": len(labels),
+            "image_evaluations": len(labels),
+            "unpruned": {objective: value, "predictions": pack(unpruned)},
+        }
+        study.set_attribute("reference", reference)
+    return unpack_predictions(reference["unpruned"]["predictions"])
 
-    unpruned: Predictions
-    paper: PruningConfig | None
 
-
-def measure_references(
+def measure_paper_schedule(
     workers: Workers,
     study: Study,
     session: Session,
@@ -49,46 +67,36 @@ def measure_references(
     budget: Budget,
     runtime: Runtime,
     progress: Progress,
-) -> References:
-    """The unpruned model and the paper's schedule on the search images, measured once.
+) -> None:
+    """The paper's schedule on the search images, measured once.
 
-    Of the schedule's shapes the one that does better on these images stands for the paper, which
-    makes it the stronger opponent.
+    Of its shapes the one that does better on these images stands for the paper, which makes it
+    the stronger opponent.
     """
-    stored = study.attributes().get("reference")
-    if stored is None:
-        schedules = {shape: paper_schedule(session.geometry, budget, shape) for shape in SHAPES}
-        configs = {shape: config for shape, config in schedules.items() if config is not None}
-        outcomes = _measured(
-            workers, session, "search", {"unpruned": None, **configs}, runtime, progress,
-            "measuring the unpruned model",
-        )  # fmt: skip
+    reference = study.attributes()["reference"]
+    if "paper_schedule" in reference:
+        return
+    schedules = {shape: paper_schedule(session.geometry, budget, shape) for shape in SHAPES}
+    configs = {shape: config for shape, config in schedules.items() if config is not None}
+    reference["paper_schedule"] = None
+    if configs:
+        stage = "measuring the paper's schedule"
+        outcomes = _measured(workers, session, "search", configs, runtime, progress, stage)
         labels = session.labels("search")
-        unpruned = outcomes["unpruned"].predictions
-        correct = {
-            name: judge(objective, outcome.predictions, labels, unpruned)
-            for name, outcome in outcomes.items()
+        unpruned = unpack_predictions(reference["unpruned"]["predictions"])
+        values = {
+            shape: accuracy(judge(objective, outcome.predictions, labels, unpruned))
+            for shape, outcome in outcomes.items()
         }
-        best = max(configs, key=lambda shape: accuracy(correct[shape]), default=None)
-        stored = {
-            "images": len(labels),
-            "image_evaluations": len(labels) * len(outcomes),
-            "unpruned": {objective: accuracy(correct["unpruned"]), "predictions": pack(unpruned)},
-            "paper_schedule": None,
+        best = max(configs, key=lambda shape: values[shape])
+        reference["image_evaluations"] += len(labels) * len(configs)
+        reference["paper_schedule"] = {
+            "shape": best,
+            "config": configs[best].to_dict(),
+            "gflops": flops(session.geometry, configs[best]).gflops(),
+            objective: values[best],
         }
-        if best is not None:
-            stored["paper_schedule"] = {
-                "shape": best,
-                "config": configs[best].to_dict(),
-                "gflops": flops(session.geometry, configs[best]).gflops(),
-                objective: accuracy(correct[best]),
-            }
-        study.set_attribute("reference", stored)
-    paper = stored["paper_schedule"]
-    return References(
-        unpack_predictions(stored["unpruned"]["predictions"]),
-        None if paper is None else PruningConfig.from_dict(paper["config"], "paper_schedule"),
-    )
+    study.set_attribute("reference", reference)
 
 
 def confirm(

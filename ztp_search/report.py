@@ -111,7 +111,7 @@ def _evidence(study: Study, trial: StoredTrial) -> dict[str, Any]:
         objective: trial.value,
         "standard_error": trial.attrs["standard_error"],
         f"unpruned_{objective}": reference["unpruned"][objective],
-        f"paper_schedule_{objective}": (reference["paper_schedule"] or {}).get(objective),
+        f"paper_schedule_{objective}": (reference.get("paper_schedule") or {}).get(objective),
         "minus_unpruned": trial.attrs["minus_unpruned"],
         "minus_unpruned_ci95": trial.attrs["minus_unpruned_ci95"],
         "vhf_fallback_share": trial.attrs["fallback_share"],

@@ -17,7 +17,7 @@ from typing import Any
 
 from ztp_search.budget import parse_budget
 from ztp_search.config import PruningConfig
-from ztp_search.confirm import References, confirm, measure_references
+from ztp_search.confirm import confirm, measure_paper_schedule, measure_unpruned
 from ztp_search.cost import cost_dict, flops
 from ztp_search.data import ImageSets
 from ztp_search.decode import Decoder
@@ -30,6 +30,7 @@ from ztp_search.samplers import SAMPLERS
 from ztp_search.session import (
     Gather,
     Outcome,
+    Predictions,
     Session,
     Sources,
     WorkerOptions,
@@ -93,13 +94,16 @@ def run(settings: Settings, progress: Progress) -> dict[str, Any]:
         _open_study(settings, session, images, decoder, runtime) as study,
         session.workers(runtime, settings.workers) as workers,
     ):
-        references = measure_references(
-            workers, study, session, settings.objective, budget, runtime, progress
+        unpruned = measure_unpruned(
+            workers, study, session, settings.objective, runtime, progress
         )
-        _Trials(settings, session, decoder, study, workers, references, progress).run()
+        _Trials(settings, session, decoder, study, workers, unpruned, progress).run()
         best = study.best(settings.candidates)
         if not best:
             raise StudyError(_nothing_complete(study))
+        measure_paper_schedule(
+            workers, study, session, settings.objective, budget, runtime, progress
+        )
         if len(images.holdout):
             confirm(workers, study, session, settings.objective, best, runtime, progress)
         return search_document(study) | {"seconds": time.monotonic() - began}
@@ -186,7 +190,7 @@ class _Trials:
         decoder: Decoder,
         study: Study,
         workers: Workers,
-        references: References,
+        unpruned: Predictions,
         progress: Progress,
     ) -> None:
         self.settings = settings
@@ -194,7 +198,7 @@ class _Trials:
         self.decoder = decoder
         self.study = study
         self.workers = workers
-        self.references = references
+        self.unpruned = unpruned
         self.progress = progress
         assert session.images is not None
         self.gather = Gather("search", len(session.images.search), settings.batch_size)
@@ -285,7 +289,7 @@ class _Trials:
 
     def _evidence(self, outcome: Outcome) -> tuple[float, dict[str, Any]]:
         """The objective's estimate and what is stored beside it."""
-        labels, unpruned = self.session.labels("search"), self.references.unpruned
+        labels, unpruned = self.session.labels("search"), self.unpruned
         objective = self.settings.objective
         correct = judge(objective, outcome.predictions, labels, unpruned)
         difference = paired_difference(correct, judge(objective, unpruned, labels, unpruned))

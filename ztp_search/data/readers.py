@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ztp_search.data.digits import DigitScenes
@@ -51,12 +51,16 @@ def open_source(
 class _Embedded(Source):
     def __init__(self, source: str, split: str) -> None:
         self._dataset = DATASETS[source](split)
+        self._ahead: dict[int, tuple[Undecoded, Any]] = {}
         # The content is code, so a sample of it stands for the whole.
         sample = [self._dataset[index][0].tobytes() for index in range(4)]
         super().__init__(f"{source} {split}", len(self._dataset), digest(source, split, sample))
 
+    def expect(self, indices: Sequence[int]) -> None:
+        self._ahead = dict(zip(indices, self._dataset.__getitems__(indices), strict=True))
+
     def _read(self, index: int) -> tuple[Undecoded, Any]:
-        return self._dataset[index]
+        return self._ahead.pop(index, None) or self._dataset[index]
 
 
 class _Files(Source):

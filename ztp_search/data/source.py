@@ -84,6 +84,9 @@ class Source:
     def __len__(self) -> int:
         return self._length
 
+    def expect(self, indices: Sequence[int]) -> None:
+        """A hint that these are read next, for a source that is faster at many."""
+
     def read(self, index: int) -> tuple[Undecoded, int | None]:
         """Undecoded bytes (a PIL image where the reader decodes) and the label, None if unknown.
 
