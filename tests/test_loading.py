@@ -236,7 +236,7 @@ def test_one_value_stands_for_every_channel(tmp_path):
     ("overrides", "message"),
     [
         ({"size": 3}, "data config: unknown key 'size'"),
-        ({"mean": [0.1, 0.2]}, "mean must have 1 or 1 values"),
+        ({"mean": [0.1, 0.2]}, "mean must have 1 value"),
         ({"mean": 0.5}, "mean must be a list of numbers"),
         ({"mean": []}, "mean must be a list of numbers"),
         ({"std": [0.0]}, "std must be above 0"),

@@ -60,7 +60,8 @@ def _per_channel(key: str, given: Any, trained: Sequence[float], channels: int) 
         same = len(trained) == channels
         return [float(v) for v in trained] if same else [sum(trained) / len(trained)] * channels
     if len(given) not in (1, channels):
-        raise ModelError(f"{key} must have 1 or {channels} values, but got {given!r}")
+        count = "1 value" if channels == 1 else f"1 value, or one for each of {channels} channels,"
+        raise ModelError(f"{key} must have {count} but got {given!r}")
     return [float(value) for value in given] * (channels if len(given) == 1 else 1)
 
 
