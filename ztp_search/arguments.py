@@ -190,7 +190,7 @@ def _export_arguments(parser: Parser) -> None:
 def _dashboard_arguments(parser: Parser) -> None:
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                         help="it has no password: think before you leave loopback")
-    parser.add_argument("--port", type=_natural, default=8080, metavar="N")
+    parser.add_argument("--port", type=_port, default=8080, metavar="N")
     parser.add_argument("--allow-edit", action="store_true",
                         help="let visitors change and delete studies (default: read-only)")
     _storage_arguments(parser)
@@ -212,6 +212,13 @@ def _natural(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    value = _natural(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"must be 65535 or less, but got {text}")
+    return value
+
+
 def _positive_float(text: str) -> float:
     value = _number(text)
     if not 0 < value < float("inf"):  # nan is neither
@@ -222,7 +229,7 @@ def _positive_float(text: str) -> float:
 def _share(text: str) -> float:
     value = _number(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1 (or 0%% and 100%%), got {text}")
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1 (or 0% and 100%), got {text}")
     return value
 
 

@@ -30,15 +30,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except ZtpError as error:
-        return _fail(str(error), 2)
+        message = str(error)
+        for word in arguments:  # an argument that is not understood is quoted in the message
+            message = message.replace(word, _without_password(word))
+        return _fail(message, 2)
     except WorkerError as error:
         return _fail(str(error), 1)
     except BrokenPipeError:  # `ztp-search best | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        resume = " ".join(shlex.quote(word) for word in ["ztp-search", *arguments])
+        words = [_without_password(word) for word in ["ztp-search", *arguments]]
+        resume = " ".join(shlex.quote(word) for word in words)
         return _fail(f"interrupted; what is complete is stored. To go on: {resume}", 130)
+
+
+def _without_password(word: str) -> str:
+    """An argument for printing; `--storage=URL` too."""
+    if "://" not in word:
+        return word
+    from ztp_search.study import redact
+
+    option, equals, url = word.partition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + redact(url)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -42,7 +42,7 @@ def connect(address: str | None, threads: int, workers: int | None) -> None:
         return
     if workers is not None:
         options["num_cpus"] = max(threads * workers, os.cpu_count() or 1)
-    ray.init(include_dashboard=False, **options)
+    ray.init(address="local", include_dashboard=False, **options)  # whatever RAY_ADDRESS says
 
 
 def disconnect() -> None:

@@ -144,7 +144,7 @@ def confirm(
         holdout["paper_schedule"] = reference | _record(objective, correct, against)
     if holdout["paper_schedule"] is not None:
         against["paper_schedule"] = unpack_bits(holdout["paper_schedule"]["correct"], len(labels))
-    for name in outcomes.keys() - {"unpruned", "paper_schedule"}:
+    for name in [name for name in outcomes if name not in ("unpruned", "paper_schedule")]:
         correct = judge(objective, outcomes[name].predictions, labels, unpruned)
         holdout["candidates"][name] = _record(objective, correct, against) | {
             "agreement": accuracy(outcomes[name].predictions == unpruned)

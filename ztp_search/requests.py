@@ -71,8 +71,10 @@ def _space(args: argparse.Namespace) -> SearchSpace:
     base = args.model.split(".")[0]
     for name in shipped_spaces():
         space = load_space(name)
-        if space.model and space.model["name"].split(".")[0] == base and not args.model_kwargs:
-            return space
+        own = space.model.get("kwargs") or space.model.get("weights")  # not timm's model as such
+        if space.model and not own and not args.model_kwargs:
+            if space.model["name"].split(".")[0] == base:
+                return space
     return load_space(ANY_SPACE)
 
 

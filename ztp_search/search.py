@@ -142,6 +142,11 @@ def _open_study(
     contract = {
         "space": settings.space.sha256,
         "geometry": dataclasses.asdict(session.geometry),
+        "model": {
+            "name": settings.sources.model.name,
+            "kwargs": dict(settings.sources.model.kwargs),
+            "num_classes": settings.sources.model.num_classes,
+        },
         "weights_sha256": session.loaded.weights_sha256,
         "budget": dataclasses.asdict(decoder.budget),
         "objective": settings.objective,

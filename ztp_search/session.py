@@ -232,13 +232,21 @@ def judge(
     top1: the label; agreement: the unpruned model's prediction.
     """
     target = labels if objective == "top1" else unpruned
-    correct: Correct = predictions == target
+    correct: Correct = (predictions == target) & (predictions >= 0)  # -1 is no prediction
     return correct
 
 
 def check_labels(images: ImageSets, objective: str) -> None:
     """top1 needs labels; DataError says why there are none."""
-    if objective == "top1" and images.unlabelled:
+    if objective != "top1":
+        return
+    unknown = sum(int((store.labels < 0).sum()) for store in (images.search, images.holdout))
+    if unknown and not images.unlabelled:
+        raise DataError(
+            f"--objective top1 needs labels, but {unknown} images have none; use --objective "
+            "agreement, or a --split with labels"
+        )
+    if images.unlabelled:
         raise DataError(
             f"--objective top1 needs labels, but {images.unlabelled}; use --objective agreement "
             "(with the unpruned model, no labels needed) or give --class-map"

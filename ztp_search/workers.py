@@ -151,7 +151,10 @@ class RayPool:
             share = {"num_gpus": gpus_per_worker} if on_gpu else {"num_cpus": job.runtime.threads}
             available = resources.get("GPU" if on_gpu else "CPU", 0.0)
             need = gpus_per_worker if on_gpu else float(job.runtime.threads)
-            most = max(1, int(available / need + 1e-9))
+            if need < 1:  # a worker's share lies on one GPU
+                most = max(1, int(available) * int(1 / need + 1e-9))
+            else:
+                most = max(1, int(available / need + 1e-9))
             self.workers = most if workers is None else workers
             if self.workers > most:
                 raise ZtpError(

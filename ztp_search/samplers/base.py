@@ -44,7 +44,7 @@ class Sampler(ABC):
                 config = self.decoder.decode(self.point(index, attempt))
             except BudgetError:
                 missed += 1
-                if missed == MAX_MISSES:
+                if missed == attempt + 1 == MAX_MISSES:
                     raise
                 continue
             if self._key(config) not in self._seen:
