@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ztp_search.backbones import apply, fvcore_macs, geometry_of
-from ztp_search.backbones.loading import ModelSpec, build_model, parse_model_kwargs
+from ztp_search.backbones.loading import ModelSpec, build_model
 from ztp_search.config_file import ConfigFile, read_config_file
 from ztp_search.cost import cost_dict, flops
 from ztp_search.data import DataSpec
@@ -20,7 +20,7 @@ from ztp_search.errors import ConfigError, DataError, ZtpError
 from ztp_search.evaluate import Runtime, resolve_runtime
 from ztp_search.progress import Progress
 from ztp_search.racing import accuracy
-from ztp_search.requests import DEFAULTS, data_overrides, worker_options
+from ztp_search.requests import DEFAULTS, data_overrides, model_spec, worker_options
 from ztp_search.session import Gather, Outcome, Session, Sources, measure
 
 
@@ -121,12 +121,7 @@ def _model(args: argparse.Namespace, file: ConfigFile) -> ModelSpec:
     stated: Mapping[str, Any] = file.model if args.model is None else {"name": args.model}
     if "name" not in stated:
         raise ZtpError(f"{args.config} names no model; give --model NAME")
-    return ModelSpec(
-        name=stated["name"],
-        kwargs=dict(stated.get("kwargs", {})) | parse_model_kwargs(args.model_kwargs or []),
-        weights=args.weights or stated.get("weights"),
-        num_classes=args.num_classes or stated.get("num_classes"),
-    )
+    return model_spec(args, stated)
 
 
 def _sources(args: argparse.Namespace, file: ConfigFile) -> tuple[Sources, str]:

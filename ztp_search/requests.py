@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ def data_overrides(args: argparse.Namespace) -> dict[str, Any]:
     return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
 
 
+def model_spec(args: argparse.Namespace, stated: Mapping[str, Any]) -> ModelSpec:
+    """The model that a space or file states, with what the command line says in its place."""
+    return ModelSpec(
+        name=stated["name"],
+        kwargs=dict(stated.get("kwargs", {})) | parse_model_kwargs(args.model_kwargs or []),
+        weights=args.weights or stated.get("weights"),
+        num_classes=args.num_classes or stated.get("num_classes"),
+    )
+
+
 def _space(args: argparse.Namespace) -> SearchSpace:
     """--space, else the shipped space of that model, else the one for any model."""
     if args.space is not None:
@@ -87,12 +98,6 @@ def _sources(
     stated = dict(space.model)
     if args.model is not None:
         stated = {"name": args.model}
-    model = ModelSpec(
-        name=stated["name"],
-        kwargs=dict(stated.get("kwargs", {})) | parse_model_kwargs(args.model_kwargs or []),
-        weights=args.weights or stated.get("weights"),
-        num_classes=args.num_classes or stated.get("num_classes"),
-    )
     if args.data is not None:
         data = DataSpec(args.data, args.split, args.holdout_split, args.class_map)
     elif space.data:
@@ -107,7 +112,7 @@ def _sources(
             "--data is needed: a folder of images, or what timm opens (hfds/…, wds/…, torch/…)"
         )
     return Sources(
-        model=model,
+        model=model_spec(args, stated),
         data=data,
         data_overrides=dict(stated.get("preprocessing", {})) | data_overrides(args),
         images=args.images or defaults["images"],

@@ -107,7 +107,7 @@ class Session:
 
 
 class Workers:
-    """The pool, once something is there to do: a finished study must not start Ray."""
+    """The pool, opened once there is something to evaluate: a finished study needs none."""
 
     def __init__(self, job: Job, options: WorkerOptions) -> None:
         self._job = job
