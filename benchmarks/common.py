@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).resolve().parent / "results"
+CACHE = Path(__file__).resolve().parent / ".cache"
+"""Images and truths that the next run uses again; not kept in the repository."""
 
 
 def machine() -> dict[str, Any]:

@@ -39,8 +39,9 @@ def main() -> None:
     speeds = []
     began = last = time.perf_counter()
     for index in range(args.count):
-        config = sampler.propose(index)
-        assert config is not None
+        proposal = sampler.propose(index)
+        assert proposal is not None
+        config = proposal.config
         cost = flops(geometry, config)
         outside += not decoder.budget.holds(cost)
         used += decoder.budget.of(cost) / decoder.budget.macs

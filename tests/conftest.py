@@ -36,7 +36,13 @@ class Digits:
     loaded: Any
     sets: Any
 
-    def job(self, precision: str = "fp32", batch_size: int = 64, **paths: Path) -> "Job":
+    def job(
+        self,
+        precision: str = "fp32",
+        batch_size: int = 64,
+        cache_bytes: int = 0,
+        **paths: Path,
+    ) -> "Job":
         from ztp_search.evaluate import Runtime
         from ztp_search.workers import Job
 
@@ -46,6 +52,7 @@ class Digits:
             self.loaded.data_config["mean"],
             self.loaded.data_config["std"],
             Runtime("cpu", precision, batch_size),
+            cache_bytes,
         )
 
 
@@ -73,12 +80,24 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Without racing."""
     from running import SEARCH
 
+    return run_to_its_end(SEARCH, tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """With racing."""
+    from running import RACE
+
+    return run_to_its_end(RACE, tmp_path_factory.mktemp("raced"))
+
+
+def run_to_its_end(search: list[str], out: Path) -> Finished:
     from ztp_search.cli import main
 
-    out = tmp_path_factory.mktemp("finished")
-    argv = [*SEARCH, "--workers", "0", "--out", str(out)]
+    argv = [*search, "--workers", "0", "--out", str(out)]
     stdout = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(stdout):
         assert main([*argv, "--json"]) == 0

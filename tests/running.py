@@ -20,8 +20,14 @@ TRIALS = 8
 SEARCH = [
     "--space", "digits", "--budget", "68%", "--trials", str(TRIALS), "--images", "96",
     "--holdout", "64", "--batch-size", "32", "--precision", "fp32", "--study", "s",
+    "--candidates", "3", "--racing", "off",
+]  # fmt: skip
+RACE = [
+    "--space", "digits", "--budget", "50%", "--trials", "12", "--images", "256",
+    "--holdout", "32", "--batch-size", "32", "--precision", "fp32", "--study", "s",
     "--candidates", "3",
 ]  # fmt: skip
+"""A search whose trials climb rungs of 64, 128 and 256 images."""
 SECONDS = 180
 """After which a process that should have ended, or got somewhere, is given up."""
 

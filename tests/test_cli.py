@@ -32,7 +32,7 @@ from running import (
 
 import ztp_search
 from ztp_search.cli import main
-from ztp_search.session import unpack_bits
+from ztp_search.objective import unpack_bits
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ztp_search.errors import ZtpError
 from ztp_search.exporters import EXPORTERS
+from ztp_search.racing import RACING
 from ztp_search.samplers import SAMPLERS
 
 COMMANDS = {
@@ -74,7 +75,8 @@ def _parser(command: str) -> Parser:
 def _search_arguments(parser: Parser) -> None:
     add = parser.add_argument_group("search").add_argument
     add("--budget", required=True, metavar="B",
-        help="GFLOPs per image (3.08), or a share of the unpruned model (67%%)")
+        help="GFLOPs per image (3.08), or a share of the unpruned model (67%%); several: "
+             "2.5,3.0,3.5, or 2.5:4.0:6 for six from 2.5 to 4.0")
     add("--tolerance", type=_share, default=0.01, metavar="T",
         help="how far below the budget a configuration may stay (default 1%%)")
     add("--budget-counts", choices=("total", "backbone"), default="total",
@@ -85,7 +87,13 @@ def _search_arguments(parser: Parser) -> None:
     add("--trials", type=_positive, metavar="N", help="configurations to evaluate in all")
     add("--timeout", type=_seconds, metavar="TIME", help="start no trial after 90s, 30m or 2h")
     add("--seed", type=_natural, default=0, metavar="N", help="of configurations and image order")
-    add("--sampler", choices=tuple(SAMPLERS), default="monte-carlo")
+    add("--sampler", choices=tuple(SAMPLERS), default="monte-carlo",
+        help="how configurations are proposed (default monte-carlo)")
+    add("--refine", type=_natural, default=0, metavar="N",
+        help="N more trials close to the best ones found")
+    add("--racing", choices=tuple(RACING), default="both",
+        help="who goes on to more images: the better half (halving), who is not shown to be worse "
+             "(evidence), both (default), or everybody (off)")
     add("--candidates", type=_positive, default=5, metavar="N",
         help="how many of the best are measured again on holdout (default 5)")
     _model_arguments(parser)
@@ -139,6 +147,8 @@ def _worker_arguments(parser: Parser, default: str | None) -> None:
         help="Ray workers; 0 works in this process (default: one per GPU, or per core)")
     add("--gpus-per-worker", type=_positive_float, default=1.0, metavar="F",
         help="share of a GPU that one worker takes (default 1)")
+    add("--cache-memory", type=_bytes, default=10**9, metavar="SIZE",
+        help="memory of each worker for what configurations share: 512MB, 2GB, 0 (default 1GB)")
     add("--address", metavar="RAY", help="Ray cluster to use (default: start one here)")
 
 
@@ -245,3 +255,11 @@ def _seconds(text: str) -> float:
     if match is None:
         raise argparse.ArgumentTypeError(f"must read as 90s, 30m, 2h or 1d, but got {text!r}")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must read as 512MB, 2GB or 0, but got {text!r}")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " kmgt".index(match[2] or " "))

@@ -65,6 +65,7 @@ def _run(arguments: Sequence[str]) -> int:
 def _search(args: argparse.Namespace) -> None:
     from ztp_search.terminal import TerminalProgress
 
+    _check(args)
     with (
         _only_results_on_stdout(),
         TerminalProgress(Console(stderr=True)) as progress,
@@ -75,7 +76,26 @@ def _search(args: argparse.Namespace) -> None:
         from ztp_search.tables import search_tables
 
         document = run(settings(args), progress)
+        if "front" in document:
+            from ztp_search.figures import front_figure
+
+            document["figure"] = str(Path(args.out) / "front.svg")
+            front_figure(document, Path(document["figure"]))
     _print(args, document, search_tables)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can be told from the arguments and files alone, before Ray and torch take seconds."""
+    from ztp_search.budget import check_budgets
+    from ztp_search.space import load_space
+
+    check_budgets(args.budget)
+    if args.space is not None:
+        load_space(args.space)
+    for flag in ("weights", "class_map"):
+        path = getattr(args, flag)
+        if path not in (None, "digits") and not Path(path).exists():
+            raise ZtpError(f"--{flag.replace('_', '-')} {path} does not exist; give its path")
 
 
 @contextlib.contextmanager

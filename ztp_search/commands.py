@@ -18,10 +18,12 @@ from ztp_search.cost import cost_dict, flops
 from ztp_search.data import DataSpec
 from ztp_search.errors import ConfigError, DataError, ZtpError
 from ztp_search.evaluate import Runtime, resolve_runtime
+from ztp_search.measuring import Measuring
 from ztp_search.progress import Progress
 from ztp_search.racing import accuracy
 from ztp_search.requests import DEFAULTS, data_overrides, model_spec, worker_options
-from ztp_search.session import Gather, Outcome, Session, Sources, measure
+from ztp_search.rounds import Outcome
+from ztp_search.session import Session, Sources
 
 
 def cost(args: argparse.Namespace) -> dict[str, Any]:
@@ -76,19 +78,10 @@ def evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             f"{args.config} was measured on {image_set} images {measured[:12]}…, but "
             f"{sources.data.source} gives {store.digest[:12]}… here; measure on it with --data"
         )
-    gather = Gather(image_set, len(store), runtime.batch_size)
-    done = 0
-
-    def block(count: int) -> None:
-        nonlocal done
-        done += count
-        progress.images(done, 2 * len(store))
-
     with session.workers(runtime, worker_options(args)) as workers:
-        progress.stage("starting workers")
-        pool = workers.pool()
-        progress.stage("evaluating")
-        outcomes = measure(pool, {"unpruned": None, "pruned": file.config}, gather, block)
+        measuring = Measuring(session, workers, runtime, "agreement", progress)
+        configs = {"unpruned": None, "pruned": file.config}
+        outcomes = measuring.outcomes(image_set, configs, "evaluating")
     labels = session.labels(image_set)
     pruned, unpruned = outcomes["pruned"], outcomes["unpruned"]
     if args.predictions is not None:
@@ -145,6 +138,9 @@ def _sources(args: argparse.Namespace, file: ConfigFile) -> tuple[Sources, str]:
         args.holdout_split or stored["holdout_split"],
         args.class_map or stored["class_map"],
     )
+    for flag, value in (("--images", args.images), ("--seed", args.seed)):
+        if value is not None:
+            raise ZtpError(f"{flag} {value} chooses among images of --data; give --data too")
     holdout = stored["holdout"]["count"]
     sources = Sources(
         model, data, {**stored["config"], **data_overrides(args)}, stored["images"]["count"],

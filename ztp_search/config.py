@@ -63,6 +63,9 @@ class PruningLayer:
             )
 
 
+LAYER_FIELDS = tuple(field.name for field in dataclasses.fields(PruningLayer))
+
+
 @dataclass(frozen=True, slots=True)
 class PruningConfig:
     """Pruning layers in ascending order of block, and how importance is computed.
@@ -110,7 +113,9 @@ class PruningConfig:
             "variant": self.variant,
             "v_min": self.v_min,
             "v_max": self.v_max,
-            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "layers": [
+                {name: getattr(layer, name) for name in LAYER_FIELDS} for layer in self.layers
+            ],
         }
         for name, choices in CHOICES.items():
             if getattr(self, name) != choices[0]:

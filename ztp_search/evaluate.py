@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ztp_search.backbones import pruner_of
+from ztp_search.backbones import Trunk, pruner_of
 from ztp_search.config import PruningConfig
 from ztp_search.data import normalise
 from ztp_search.errors import ZtpError
@@ -59,7 +60,7 @@ class BlockResult:
 
     predictions: int32 (images,), the class of the highest logit; -1 where a logit was not finite.
     fallbacks: images for which the head filter left no head in some pruning layer.
-    seconds: time the forward passes took.
+    seconds: time of loading and forward passes; blocks that several share are the first one's.
     """
 
     predictions: npt.NDArray[np.int32]
@@ -71,6 +72,7 @@ class Evaluator:
     """A model and its images, held once; `run` is a pure function of its arguments.
 
     images: uint8 (images, channels, height, width) by name of the set, typically memory-mapped.
+    cache_bytes: how much of what configurations share is kept from one `run` to the next.
     """
 
     def __init__(
@@ -80,36 +82,78 @@ class Evaluator:
         mean: Sequence[float],
         std: Sequence[float],
         runtime: Runtime,
+        cache_bytes: int = 0,
     ) -> None:
         self.runtime = runtime
         self.images = images
         self.mean, self.std = tuple(mean), tuple(std)
         self.dtype = DTYPES[runtime.precision]
+        self.cache_bytes = cache_bytes
         torch.set_num_threads(runtime.threads)
         self.model = model.to(runtime.device, self.dtype).eval()
         self.pruner = pruner_of(self.model)
+        self._trunks: OrderedDict[tuple[str, int, int], Trunk] = OrderedDict()
 
     def run(
-        self, config: PruningConfig | None, image_set: str, start: int, stop: int
-    ) -> BlockResult:
-        """Predictions for images start to stop of a set, in batches that begin at `start`."""
-        self.pruner.set(config)
-        images = self.images[image_set]
-        predictions = np.empty(stop - start, np.int32)
-        fallbacks = 0
-        began = time.perf_counter()
+        self, configs: Sequence[PruningConfig | None], image_set: str, start: int, stop: int
+    ) -> list[BlockResult]:
+        """Predictions of each configuration (None: unpruned) for images start to stop of a set.
+
+        In batches that begin at `start`; raises ConfigError where one does not fit the model.
+        """
+        classes: list[list[Tensor]] = [[] for _ in configs]
+        fallbacks: list[list[Tensor]] = [[] for _ in configs]
+        seconds = [0.0 for _ in configs]
         with torch.inference_mode():
             for first in range(start, stop, self.runtime.batch_size):
                 last = min(first + self.runtime.batch_size, stop)
-                batch = torch.from_numpy(np.array(images[first:last])).to(self.runtime.device)
-                x = normalise(batch, self.mean, self.std)
-                logits = self.model(x.to(self.dtype))  # (B, classes)
-                finite = torch.isfinite(logits).all(-1)
-                classes = torch.where(finite, logits.argmax(-1), -1)
-                predictions[first - start : last - start] = classes.cpu().numpy()
-                if self.pruner.fallbacks:
-                    fallbacks += int(torch.stack(self.pruner.fallbacks).any(0).sum())
-        return BlockResult(predictions, fallbacks, time.perf_counter() - began)
+                began = time.perf_counter()
+                trunk = self._trunk(image_set, first, last)
+                loading = (time.perf_counter() - began) / len(configs)
+                began = time.perf_counter()
+                try:
+                    for index, config in enumerate(configs):
+                        logits = trunk.logits(config)  # (B, classes)
+                        finite = torch.isfinite(logits).all(-1)
+                        classes[index].append(torch.where(finite, logits.argmax(-1), -1))
+                        if self.pruner.fallbacks:
+                            any_layer = torch.stack(self.pruner.fallbacks).any(0)  # (B,)
+                            fallbacks[index].append(any_layer.sum())
+                        now = time.perf_counter()
+                        seconds[index] += loading + now - began
+                        began = now
+                finally:
+                    self._make_room()
+            return [
+                BlockResult(
+                    torch.cat(classes[index]).cpu().numpy().astype(np.int32),
+                    int(torch.stack(fallbacks[index]).sum()) if fallbacks[index] else 0,
+                    seconds[index],
+                )
+                for index in range(len(configs))
+            ]
+
+    def forget(self) -> None:
+        """Give back all memory that is kept for the next `run`."""
+        self._trunks.clear()
+
+    def _trunk(self, image_set: str, first: int, last: int) -> Trunk:
+        """The batch as far as earlier configurations have taken it."""
+        key = image_set, first, last
+        if key not in self._trunks:
+            images = self.images[image_set]
+            batch = torch.from_numpy(np.array(images[first:last])).to(self.runtime.device)
+            x = normalise(batch, self.mean, self.std).to(self.dtype)  # (B, C, H, W)
+            self._trunks[key] = Trunk(self.pruner, x)
+        self._trunks.move_to_end(key)
+        return self._trunks[key]
+
+    def _make_room(self) -> None:
+        """Forget the batches that were not used for longest until the rest keeps to the bound."""
+        held = sum(trunk.nbytes for trunk in self._trunks.values())
+        while held > self.cache_bytes:
+            _, trunk = self._trunks.popitem(last=False)
+            held -= trunk.nbytes
 
 
 def _native_bf16() -> bool:

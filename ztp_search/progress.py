@@ -9,13 +9,16 @@ from dataclasses import dataclass
 class Status:
     """How far the trials of a study are.
 
-    done, total: trials. running: numbers under evaluation now. images_per_second: over this run,
-    all workers. best: (trial number, accuracy) so far. seconds_left: None while unknown.
+    done, total: trials, stopped ones included. running: how many race at present, on rung `rung`
+    of `rungs`. images_per_second: over this run, all workers. best: (trial number, accuracy) of
+    those that have seen all images. seconds_left: None while unknown.
     """
 
     done: int
     total: int
     running: int
+    rung: int
+    rungs: int
     images_per_second: float
     best: tuple[int, float] | None
     seconds_left: float | None

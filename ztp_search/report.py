@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ztp_search.config_file import ConfigFile
@@ -28,9 +28,70 @@ def search_document(study: Study) -> dict[str, Any]:
         "storage": study.storage,
         "trials": {state: states[state] for state in ("complete", "pruned", "failed", "running")},
         "image_evaluations": evaluations,
+        "racing": _racing(study, trials),
         "best": config_file(study, best[0]).to_dict() if best else None,
         "holdout": _holdout(study),
     }
+
+
+def several_document(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The document of a search under several budgets: theirs, and the front of their winners.
+
+    front: per budget its winner on holdout (on search images where there is no holdout), by
+    GFLOPs; `on_front` where no winner of fewer GFLOPs is as accurate.
+    """
+    points = sorted((_point(each) for each in documents), key=lambda point: point["gflops"])
+    highest = float("-inf")
+    for point in points:
+        point["on_front"] = point["accuracy"] > highest
+        highest = max(highest, point["accuracy"])
+    return {
+        "storage": documents[0]["storage"],
+        "objective": documents[0]["best"]["provenance"]["objective"],
+        "image_evaluations": sum(each["image_evaluations"] for each in documents),
+        "front": points,
+        "budgets": list(documents),
+    }
+
+
+def _point(document: Mapping[str, Any]) -> dict[str, Any]:
+    best, holdout = document["best"], document["holdout"]
+    objective = best["provenance"]["objective"]
+    point = {
+        "study": document["study"],
+        "budget_gflops": best["provenance"]["budget"]["macs"] / 1e9,
+        "trial": best["provenance"]["trial"],
+        "gflops": best["gflops"]["total"],
+        "unpruned_gflops": best["gflops"]["unpruned"],
+        "search_accuracy": best["evidence"]["search"][objective],
+    }
+    if holdout is None:
+        search = best["evidence"]["search"]
+        return point | {
+            "image_set": "search",
+            "images": search["images"],
+            "accuracy": search[objective],
+            "standard_error": search["standard_error"],
+            "unpruned_accuracy": search[f"unpruned_{objective}"],
+            "minus_unpruned": search["minus_unpruned"],
+            "minus_unpruned_ci95": search["minus_unpruned_ci95"],
+        }
+    winner = holdout["candidates"][0]
+    names = [name for name in winner if name.startswith("minus_") or name == "standard_error"]
+    return point | {
+        "image_set": "holdout",
+        "images": holdout["images"],
+        "accuracy": winner[objective],
+        "unpruned_accuracy": holdout["unpruned"][objective],
+        **{name: winner[name] for name in names},
+    }
+
+
+def _racing(study: Study, trials: Sequence[StoredTrial]) -> dict[str, Any]:
+    """How many image evaluations the trials took, beside those of evaluating each in full."""
+    taken = sum(trial.attrs.get("images", 0) for trial in trials)
+    in_full = sum(trial.state != "failed" for trial in trials) * study.contract["images"]["count"]
+    return {**study.contract["racing"], "image_evaluations": taken, "in_full": in_full}
 
 
 def best_document(study: Study, n: int) -> dict[str, Any]:
@@ -148,6 +209,7 @@ def _holdout(study: Study) -> dict[str, Any] | None:
                     "trial": trial.number,
                     "gflops": trial.attrs["gflops"],
                     f"search_{objective}": trial.value,
+                    "search_minus_unpruned": trial.attrs["minus_unpruned"],
                     **_small(record),
                 }
             )
@@ -159,6 +221,7 @@ def _holdout(study: Study) -> dict[str, Any] | None:
         "paper_schedule": paper and _small(paper),
         "candidates": candidates,
         "verdict": verdict(candidates[0], paper) if candidates else "",
+        "winners_curse": winners_curse(candidates[0]) if candidates else "",
     }
 
 
@@ -177,6 +240,15 @@ def verdict(winner: Mapping[str, Any], paper: Mapping[str, Any] | None) -> str:
     return (
         f"{name} is not shown to be better than the paper's schedule on holdout images ({points}); "
         "more --holdout images narrow the interval"
+    )
+
+
+def winners_curse(winner: Mapping[str, Any]) -> str:
+    """What choosing the best of many adds on the images that chose it, plainly."""
+    search, holdout = winner["search_minus_unpruned"], winner["minus_unpruned"]
+    return (
+        f"trial {winner['trial']} stands at {100 * search:+.2f} points to the unpruned model on "
+        f"the search images, which chose it, and at {100 * holdout:+.2f} on holdout images"
     )
 
 

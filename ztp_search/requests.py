@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ztp_search.backbones.loading import ModelSpec, parse_model_kwargs
+from ztp_search.budget import split_budgets
 from ztp_search.data import DataSpec
 from ztp_search.errors import DataError, ZtpError
 from ztp_search.search import Settings
@@ -25,20 +26,21 @@ def settings(args: argparse.Namespace) -> Settings:
     out = Path(args.out)
     defaults = DEFAULTS | dict(space.defaults)
     sources = _sources(args, space, defaults, out)
-    name = args.study or _study_name(args, space)
+    budgets = split_budgets(args.budget)
     return Settings(
         space=space,
         sources=sources,
         workers=worker_options(args),
-        budget=args.budget,
+        studies={budget: _study_name(args, space, budget, len(budgets)) for budget in budgets},
         storage=storage(args),
-        study=name,
         trials=args.trials or defaults["trials"],
         batch_size=args.batch_size or defaults["batch_size"],
         tolerance=args.tolerance,
         budget_counts=args.budget_counts,
         objective=args.objective,
         sampler=args.sampler,
+        refine=args.refine,
+        racing=args.racing,
         precision=args.precision,
         device=args.device,
         threads=args.threads,
@@ -48,7 +50,7 @@ def settings(args: argparse.Namespace) -> Settings:
 
 
 def worker_options(args: argparse.Namespace) -> WorkerOptions:
-    return WorkerOptions(args.workers, args.gpus_per_worker, args.address)
+    return WorkerOptions(args.workers, args.gpus_per_worker, args.address, args.cache_memory)
 
 
 def storage(args: argparse.Namespace) -> str:
@@ -123,10 +125,21 @@ def _sources(
     )
 
 
-def _study_name(args: argparse.Namespace, space: SearchSpace) -> str:
-    """The same command, the same study: space, model where one is stated, budget and seed."""
+def _study_name(args: argparse.Namespace, space: SearchSpace, budget: str, budgets: int) -> str:
+    """The same command, the same study: space, model where one is stated, budget and seed.
+
+    What else a study cannot change is in its name where it is not the default.
+    """
+    if args.study is not None:
+        return args.study if budgets == 1 else f"{args.study}-{_plain(budget)}"
     parts = [Path(space.name).stem]
     if args.model is not None:
         parts.append(args.model)
-    parts += [args.budget.strip(), f"seed{args.seed}"]
-    return "-".join(re.sub(r"[^\w.%]+", "_", part) for part in parts)
+    parts += [budget, f"seed{args.seed}"]
+    parts += [args.sampler] if args.sampler != "monte-carlo" else []
+    parts += [f"racing-{args.racing}"] if args.racing != "both" else []
+    return "-".join(_plain(part) for part in parts)
+
+
+def _plain(part: str) -> str:
+    return re.sub(r"[^\w.%]+", "_", part.strip())

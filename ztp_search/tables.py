@@ -12,22 +12,63 @@ from rich.text import Text
 
 
 def search_tables(document: Mapping[str, Any]) -> RenderableType:
-    """The end of a search: the best configuration, and the comparison on holdout."""
+    """The end of a search: the best configuration, and the comparison on holdout.
+
+    Under several budgets: a row per budget.
+    """
+    if "front" in document:
+        return _front(document)
     parts: list[RenderableType] = []
     if document["best"]:
         parts.append(layer_table(document["best"]))
     holdout = document["holdout"]
     if holdout:
         parts.append(_holdout_table(holdout))
-        parts.append(Text(f"{holdout['verdict'][:1].upper()}{holdout['verdict'][1:]}.", "bold"))
+        parts.append(Text(_sentence(holdout["verdict"]), "bold"))
+        if holdout["winners_curse"]:
+            parts.append(Text(_sentence(holdout["winners_curse"])))
     trials = document["trials"]
     counts = ", ".join(f"{n} {state}" for state, n in trials.items() if n)
     line = f"Study {document['study']}: {counts} trials, "
     line += f"{document['image_evaluations']:,} image evaluations"
+    racing = document["racing"]
+    if 0 < racing["image_evaluations"] < racing["in_full"]:
+        saved = racing["in_full"] / racing["image_evaluations"]
+        line += f" (of the trials {racing['image_evaluations']:,}, 1/{saved:.3g} of all in full)"
     if "seconds" in document:
         line += f", {document['seconds']:.0f} s"
     parts.append(Text(f"{line}. Stored in {document['storage']}."))
     return Group(*parts)
+
+
+def _front(document: Mapping[str, Any]) -> RenderableType:
+    objective, points = document["objective"], document["front"]
+    table = _table(
+        f"{objective} in % of each budget's winner; accuracy on {points[0]['images']:,} "
+        f"{points[0]['image_set']} images, differences in points with 95 % intervals; *: no "
+        "winner of fewer GFLOPs is as accurate",
+        "", "GFLOPs", "search", points[0]["image_set"], "− unpruned", "− paper's",
+    )  # fmt: skip
+    for point in points:
+        table.add_row(
+            f"trial {point['trial']}", f"{point['gflops']:.3g}",
+            _percent(point["search_accuracy"]),
+            _percent(point["accuracy"]) + ("*" if point["on_front"] else " "),
+            _difference(point, "unpruned"), _difference(point, "paper_schedule"),
+        )  # fmt: skip
+    table.add_section()
+    table.add_row(
+        "unpruned", f"{points[0]['unpruned_gflops']:.3g}", "",
+        _percent(points[0]["unpruned_accuracy"]) + " ", "", "",
+    )  # fmt: skip
+    line = f"{document['image_evaluations']:,} image evaluations"
+    if "seconds" in document:
+        line += f", {document['seconds']:.0f} s"
+    studies = ", ".join(point["study"] for point in points)
+    where = f"Stored in {document['storage']}"
+    if "figure" in document:
+        where += f", drawn in {document['figure']}"
+    return Group(table, Text(f"{line}. {where}. Studies: {studies}."))
 
 
 def layer_table(file: Mapping[str, Any]) -> Table:
@@ -145,6 +186,10 @@ def _table(title: str, *columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _percent(value: float) -> str:

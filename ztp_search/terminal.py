@@ -66,10 +66,13 @@ class TerminalProgress(Progress):
         )
         left = "" if status.seconds_left is None else f"  {_clock(status.seconds_left)} left"
         speed = f"{status.images_per_second:,.0f} images/s"
+        rung = "" if status.rungs == 1 else (
+            f"  rung {status.rung}/{status.rungs} ({status.running} racing)"
+        )
         self._stage = "trials"
         self._show(
             "trials", status.done, status.total,
-            f"{status.done} of {status.total}  {speed}{best}{left}",
+            f"{status.done} of {status.total}{rung}  {speed}{best}{left}",
         )  # fmt: skip
 
     def _show(self, description: str, done: int, total: int, text: str) -> None:

@@ -1,7 +1,7 @@
 """Pools of workers that evaluate configurations on image blocks. With cluster.py the only file
 importing ray.
 
-A worker holds the model and the images and is dumb: it takes a `Task` and returns its result.
+A worker holds the model and the images and is dumb: it takes a `Task` and returns its results.
 Every pool gives the same results, because what could change them (`Runtime`) is the study's.
 
     InProcessPool   in this process, one task at a time (--workers 0)
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import ray
@@ -36,10 +36,13 @@ QUEUED_PER_WORKER = 2
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Evaluate `config` (None: unpruned) on images start to stop of an image set."""
+    """Evaluate configurations (None: unpruned) on images start to stop of an image set.
 
-    key: tuple[str, int]  # whose result this is: (kind, number)
-    config: PruningConfig | None
+    keys: whose results these are, one (kind, number) per configuration.
+    """
+
+    keys: tuple[tuple[str, int], ...]
+    configs: tuple[PruningConfig | None, ...]
     image_set: str
     start: int
     stop: int
@@ -47,27 +50,37 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A task that cannot be done: the configuration's fault, or too little memory."""
+    """What cannot be evaluated: the configuration's fault, or too little memory."""
 
     reason: str
     out_of_memory: bool = False
 
 
+Results: TypeAlias = Sequence[BlockResult | Failure]
+"""One per configuration of a task."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """What every worker holds. image_paths: folders of image stores by name of the image set."""
+    """What every worker holds.
+
+    image_paths: folders of image stores by name of the image set. cache_bytes: of every worker.
+    """
 
     model: nn.Module
     image_paths: Mapping[str, Path]
     mean: Sequence[float]
     std: Sequence[float]
     runtime: Runtime
+    cache_bytes: int = 0
 
     def evaluator(self, images: Mapping[str, np.ndarray[Any, Any]] | None = None) -> Evaluator:
         """An evaluator on these images, or on the files, memory-mapped."""
         if images is None:
             images = {n: ImageStore.open(path).images for n, path in self.image_paths.items()}
-        return Evaluator(self.model, images, self.mean, self.std, self.runtime)
+        return Evaluator(
+            self.model, images, self.mean, self.std, self.runtime, self.cache_bytes
+        )
 
 
 class Pool(Protocol):
@@ -81,23 +94,37 @@ class Pool(Protocol):
 
     def submit(self, task: Task) -> None: ...
 
-    def next(self) -> tuple[Task, BlockResult | Failure]:
-        """Wait for any submitted task; raises WorkerError where a worker is lost for good."""
+    def finished(self) -> list[tuple[Task, Results]]:
+        """Wait for submitted tasks: one at least, and all that are done by then.
 
-    def drop(self) -> None:
-        """Forget all that was submitted and has not been returned."""
+        Raises WorkerError where a worker is lost for good.
+        """
 
     def close(self) -> None: ...
 
 
-def evaluate_task(evaluator: Evaluator, task: Task) -> BlockResult | Failure:
-    """Run a task; what is the configuration's fault or a lack of memory becomes a Failure."""
-    try:
-        return evaluator.run(task.config, task.image_set, task.start, task.stop)
-    except ZtpError as error:
-        return Failure(str(error))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return Failure(str(error).splitlines()[0] or "out of memory", out_of_memory=True)
+def evaluate_task(evaluator: Evaluator, task: Task) -> Results:
+    """Run a task; what is a configuration's fault or a lack of memory becomes a Failure.
+
+    Without memory it is tried once more, when what is kept for later tasks has been given back.
+    """
+    reason = ""
+    for _ in range(2):
+        try:
+            return evaluator.run(task.configs, task.image_set, task.start, task.stop)
+        except ZtpError as error:
+            if len(task.configs) == 1:
+                return [Failure(str(error))]
+            break
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            reason = str(error).splitlines()[0] if str(error) else "out of memory"
+        evaluator.forget()  # out here, as the error's traceback holds on to tensors
+    else:
+        return [Failure(reason, out_of_memory=True)] * len(task.configs)
+    return [
+        evaluate_task(evaluator, replace(task, keys=(key,), configs=(config,)))[0]
+        for key, config in zip(task.keys, task.configs, strict=True)
+    ]
 
 
 class InProcessPool:
@@ -117,12 +144,9 @@ class InProcessPool:
     def submit(self, task: Task) -> None:
         self._tasks.append(task)
 
-    def next(self) -> tuple[Task, BlockResult | Failure]:
+    def finished(self) -> list[tuple[Task, Results]]:
         task = self._tasks.popleft()
-        return task, evaluate_task(self._evaluator, task)
-
-    def drop(self) -> None:
-        self._tasks.clear()
+        return [(task, evaluate_task(self._evaluator, task))]
 
     def close(self) -> None:
         torch.set_num_threads(self._threads)
@@ -191,28 +215,31 @@ class RayPool:
         self._running[reference] = (task, worker)
         self._load[worker] += 1
 
-    def next(self) -> tuple[Task, BlockResult | Failure]:
-        while True:
-            done, _ = ray.wait(list(self._running), num_returns=1)
-            task, worker = self._running[done[0]]
-            try:
-                result: BlockResult | Failure = ray.get(done[0])
-            except RayTaskError as error:
-                cause = error.cause if isinstance(error.cause, Exception) else error
-                raise WorkerError(
-                    f"evaluating {task.key[0]} {task.key[1]} failed: "
-                    f"{type(cause).__name__}: {str(cause).splitlines()[0]}"
-                ) from error
-            except RayError:  # worker or node died, memory ran out, object lost: infrastructure
-                self._replace(worker)
-            else:
-                del self._running[done[0]]
-                self._load[worker] -= 1
-                return task, result
-
-    def drop(self) -> None:
-        self._running.clear()  # a worker finishes the one or two it has, unheard
-        self._load = [0] * self.workers
+    def finished(self) -> list[tuple[Task, Results]]:
+        done: list[tuple[Task, Results]] = []
+        while not done:
+            waiting = list(self._running)
+            ready, _ = ray.wait(waiting, num_returns=1)
+            ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+            for reference in ready:
+                task, worker = self._running.get(reference, (None, 0))
+                if task is None:  # given out again, as its worker died
+                    continue
+                try:
+                    results: Results = ray.get(reference)
+                except RayTaskError as error:
+                    cause = error.cause if isinstance(error.cause, Exception) else error
+                    raise WorkerError(
+                        f"evaluating {_names(task)} failed: "
+                        f"{type(cause).__name__}: {str(cause).splitlines()[0]}"
+                    ) from error
+                except RayError:  # worker or node died, memory ran out, object lost
+                    self._replace(worker)
+                else:
+                    del self._running[reference]
+                    self._load[worker] -= 1
+                    done.append((task, results))
+        return done
 
     def pids(self) -> list[int]:
         """Process ids of the workers."""
@@ -257,9 +284,15 @@ class RayPool:
             lines = str(error).strip().splitlines()
             line = lines[-1 if "creation task" in lines[0] else 0]  # that of its own error
             raise WorkerError(
-                f"{MAX_DEATHS} workers died one after the other on {task.key[0]} {task.key[1]} "
+                f"{MAX_DEATHS} workers died one after the other on {_names(task)} "
                 f"(images {task.start} to {task.stop}): {line}"
             )
+
+
+def _names(task: Task) -> str:
+    kind, first = task.keys[0]
+    rest = f" and {len(task.keys) - 1} more" if len(task.keys) > 1 else ""
+    return f"{kind} {first}{rest}"
 
 
 def open_pool(

@@ -11,6 +11,7 @@ Without a configuration there are no hooks, so the model is stock timm to the bi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,9 +32,23 @@ SUPPORTED = (
 POOLS = ("token", "avg", "avgmax", "max")
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A block's output, and what the pruning layer behind it looks at.
+
+    tokens: (B, N, D). attention: softmax probabilities, (B, H, N, N). features: what the S-stage
+    compares, (B, N, F); None where there is none or it is the tokens themselves.
+    """
+
+    tokens: Tensor
+    attention: Tensor
+    features: Tensor | None
+
+
 class Pruner:
     """The pruning of one model: `set(config)` switches it, `set(None)` takes it off.
 
+    first: the first pruning layer that prunes anything; None where none does.
     tokens: per pruning layer of the last forward {"after_block", "s", "i"}, indices into the
         unpruned sequence, (images, kept), prefix included; only with `record_tokens`.
     fallbacks: per pruning layer, whether the head filter left no head, (images,), of the last
@@ -44,6 +59,7 @@ class Pruner:
         self.geometry = geometry_of(model)
         self.model = model
         self.config: PruningConfig | None = None
+        self.first: PruningHooks | None = None
         self.tokens: list[dict[str, Any]] = []
         self.fallbacks: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
@@ -62,30 +78,36 @@ class Pruner:
         for attn, fused in self._unfused:
             attn.fused_attn = fused
         self.config = config
+        self.first = None
         self._handles = []
         self._unfused = []
         self.tokens = []
         self.fallbacks = []
         if layers:
-            self._handles.append(self.model.blocks[0].register_forward_pre_hook(self._begin))
+            self._handles.append(
+                self.model.blocks[0].register_forward_pre_hook(lambda _block, _inputs: self.begin())
+            )
         for layer in layers:
             assert config is not None
             block = self.model.blocks[layer.after_block - 1]
             n_in, n_out = counts[layer.after_block - 1], counts[layer.after_block]
-            stage = _PruningLayer(self, config, layer, n_out, record_tokens)
+            stage = PruningHooks(self, config, layer, n_out, record_tokens)
             if n_in == n_out:  # prunes nothing: the block stays stock
                 self._handles.append(block.register_forward_hook(stage.keep_all))
                 continue
             self._unfused.append((block.attn, block.attn.fused_attn))
             self._handles += stage.attach(block)
+            if self.first is None:
+                self.first = stage
 
-    def _begin(self, _block: nn.Module, _inputs: tuple[Any, ...]) -> None:
+    def begin(self) -> None:
+        """Forget what the last forward left."""
         self.tokens = []
         self.fallbacks = []
         self.model.ztp_tokens = self.tokens
 
 
-class _PruningLayer:
+class PruningHooks:
     """The hooks of one pruning layer; holds a block's attention only until the block ends."""
 
     def __init__(
@@ -101,8 +123,10 @@ class _PruningLayer:
         self.layer = layer
         self.kept = n_out - pruner.geometry.prefix_tokens
         self.record_tokens = record_tokens
-        self.attention: Tensor | None = None  # (B, H, N, N)
-        self.features: Tensor | None = None  # (B, N, F)
+        self._attention: Tensor | None = None  # (B, H, N, N)
+        self._features: Tensor | None = None  # (B, N, F)
+        self._looking = False
+        self._seen: Seen | None = None
 
     def attach(self, block: Any) -> list[RemovableHandle]:
         attn = block.attn
@@ -112,33 +136,58 @@ class _PruningLayer:
             attn.attn_drop.register_forward_hook(self._see_attention),
             block.register_forward_hook(self._prune),
         ]
-        if self.layer.s_tokens:
-            if self.config.features == "key":
-                handles.append(attn.k_norm.register_forward_hook(self._see_heads))
-            elif self.config.features == "query":
-                handles.append(attn.q_norm.register_forward_hook(self._see_heads))
-            elif self.config.features == "value":
-                handles.append(attn.qkv.register_forward_hook(self._see_qkv))
+        if self.config.features == "key":
+            handles.append(attn.k_norm.register_forward_hook(self._see_heads))
+        elif self.config.features == "query":
+            handles.append(attn.q_norm.register_forward_hook(self._see_heads))
+        elif self.config.features == "value":
+            handles.append(attn.qkv.register_forward_hook(self._see_qkv))
         return handles
 
+    def see(self, x: Tensor) -> Seen:
+        """Run the block on its input, (B, N, D), and prune nothing yet.
+
+        What is seen is to be kept, so it holds on to no larger tensor that it is a view of.
+        """
+        self._looking = True
+        try:
+            self.pruner.model.blocks[self.layer.after_block - 1](x)
+        finally:
+            self._looking = False
+        seen, self._seen = self._seen, None
+        assert seen is not None
+        return seen
+
     def _see_attention(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self.attention = output
+        self._attention = output
 
     def _see_heads(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self.features = output.transpose(1, 2).flatten(2)  # (B, H, N, d) -> (B, N, H d)
+        if self.layer.s_tokens or self._looking:
+            features = output.transpose(1, 2).flatten(2)  # (B, H, N, d) -> (B, N, H d)
+            self._features = features.contiguous() if self._looking else features
 
     def _see_qkv(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self.features = output.chunk(3, dim=-1)[2]  # (B, N, 3 H d) -> (B, N, H d)
+        if self.layer.s_tokens or self._looking:
+            values = output.chunk(3, dim=-1)[2]  # (B, N, 3 H d) -> (B, N, H d)
+            self._features = values.contiguous() if self._looking else values
 
-    def _prune(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        x = output  # (B, N, D)
-        attention, features = self.attention, self.features
-        self.attention = self.features = None
+    def _prune(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
+        attention, features = self._attention, self._features
+        self._attention = self._features = None
         assert attention is not None, "the attention module did not call attn_drop"
+        seen = Seen(output, attention, features)
+        if self._looking:
+            self._seen = seen
+            return None
+        return self.prune(seen)
+
+    def prune(self, seen: Seen) -> Tensor:
+        """The tokens that are kept, (B, N', D)."""
+        x = seen.tokens  # (B, N, D)
         geometry = self.pruner.geometry
         kept = prune_tokens(
-            attention,
-            x if self.config.features == "x" else features,
+            seen.attention,
+            x if self.config.features == "x" else seen.features,
             self.config,
             prefix_tokens=geometry.prefix_tokens,
             class_token=geometry.class_token,

@@ -1,7 +1,15 @@
 """The study in an Optuna database."""
 
 from ztp_search.study.database import dashboard_storage, redact
-from ztp_search.study.rows import StoredTrial
 from ztp_search.study.study import Study, list_studies
+from ztp_search.study.trial import NewTrial, StoredTrial, Update
 
-__all__ = ["StoredTrial", "Study", "dashboard_storage", "list_studies", "redact"]
+__all__ = [
+    "NewTrial",
+    "StoredTrial",
+    "Study",
+    "Update",
+    "dashboard_storage",
+    "list_studies",
+    "redact",
+]

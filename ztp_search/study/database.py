@@ -107,6 +107,17 @@ def explained(url: sa.URL) -> Iterator[None]:
         raise StudyError(f"the study database {shown} cannot be used: {reason}") from None
 
 
+@contextmanager
+def snapshot(url: sa.URL, engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection to read with, on which nothing changes between its queries."""
+    with engine.connect() as connection:
+        if url.get_backend_name() == "sqlite":
+            connection.exec_driver_sql("BEGIN")  # which Python leaves out before a SELECT
+        else:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
 def starts_of(url: sa.URL, backend: RDBStorage) -> dict[str, str]:
     """When the driver of each study started, by name."""
     with explained(url):
@@ -134,7 +145,8 @@ def take_lock(held: ExitStack, url: sa.URL, engine: sa.Engine, study: int) -> bo
     held.callback(connection.close)
     connection.detach()  # closing ends it, instead of giving it back to the pool with its lock
     key = int.from_bytes(digest[:8], "big", signed=True)
-    return bool(connection.scalar(sa.text(f"SELECT {take}"), {"key": key}))
+    named = str(key) if mysql else key  # MariaDB names locks by text alone
+    return bool(connection.scalar(sa.text(f"SELECT {take}"), {"key": named}))
 
 
 _LOCKS: set[int] = set()  # descriptors; global because what happens at a fork is

@@ -15,27 +15,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from ztp_search.config import PruningConfig
 from ztp_search.errors import StudyError
-from ztp_search.study.database import connect, explained, redact, starts_of, take_lock
+from ztp_search.study.contract import differences, is_reserved
+from ztp_search.study.database import connect, explained, redact, snapshot, starts_of, take_lock
+from ztp_search.study.parameters import Parameter, parameter_rows, parameters_of
 from ztp_search.study.rows import (
     STATES,
-    StoredTrial,
-    differences,
-    distributions_of,
-    finish_running,
     insert_running,
-    is_reserved,
-    parameter_rows,
-    rank,
+    read_best_value,
     read_states,
     read_trials,
     to_json,
+    update_running,
 )
+from ztp_search.study.trial import NewTrial, StoredTrial, Update, rank
 
 
 class Study:
@@ -49,7 +46,7 @@ class Study:
         self.storage = redact(storage)
         self._id = 0
         self._driving = False
-        self._distributions: dict[str, FloatDistribution | IntDistribution] = {}
+        self._parameters: dict[str, Parameter] = {}
         self._count = 0
         self._running: dict[int, tuple[int, str]] = {}  # number: (row, digest of its config)
         self._held = ExitStack()
@@ -78,7 +75,7 @@ class Study:
         study = cls(storage, create=True)
         try:
             study.name = name
-            study._distributions = distributions_of(blocks, ranges)
+            study._parameters = parameters_of(blocks, ranges)
             study._drive({**contract, "parameters": dict(ranges)})
         except BaseException:
             study.close()
@@ -110,59 +107,66 @@ class Study:
 
     def trials(self) -> list[StoredTrial]:
         """All trials by number; those that another program added are left out with a warning."""
-        with self._transaction() as connection:
-            trials, foreign = read_trials(connection, self._id)
-        if foreign:
-            logging.getLogger(__name__).warning(
-                "study %r: %d trials that another program added are left out, first trial %d",
-                self.name, len(foreign), foreign[0],
-            )  # fmt: skip
-        return trials
+        with self._snapshot() as connection:
+            return self._ours(*read_trials(connection, self._id))
 
     def best(self, n: int) -> list[StoredTrial]:
         """The n best complete trials: highest value, then fewest GFLOPs, then lowest number."""
-        complete = [trial for trial in self.trials() if trial.state == "complete"]
+        with self._snapshot() as connection:
+            least = read_best_value(connection, self._id, max(1, n))
+            complete = self._ours(*read_trials(connection, self._id, least or 0.0))
         return sorted(complete, key=rank)[:n]
 
-    def start(self, number: int, config: PruningConfig, attrs: Mapping[str, Any]) -> None:
-        """Store the trial as running; nothing to do where a dead driver left it so.
+    def start(self, trials: Sequence[NewTrial]) -> None:
+        """Store trials as running, in one transaction.
 
-        Raises StudyError unless `number` is the next one, or running with this configuration.
+        Those that a dead driver left running with the same configuration are passed over. Raises
+        StudyError unless the others are the next ones, in order.
         """
         assert self._driving
-        if number < self._count:
-            if self._running.get(number, (0, ""))[1] != config.digest():
-                raise StudyError(
-                    f"trial {number} of study {self.name!r} is finished, or was started with "
-                    f"another configuration by another version; use another --study name"
-                )
+        for trial in trials:
+            if trial.number < self._count:
+                self._check_running(trial)
+        new = [trial for trial in trials if trial.number >= self._count]
+        if not new:
             return
-        params = parameter_rows(config, self._distributions)
-        attrs = {**attrs, "config": config.to_dict()}
+        if [trial.number for trial in new] != list(range(self._count, self._count + len(new))):
+            raise StudyError(
+                f"trials are numbered without gaps, but got {new[0].number} to {new[-1].number} "
+                f"where study {self.name!r} has {self._count} trials"
+            )
+        rows = [
+            (trial.number, parameter_rows(trial.config, self._parameters),
+             {**trial.attrs, "config": trial.config.to_dict()})
+            for trial in new
+        ]  # fmt: skip
         with self._transaction() as connection:
-            row, count = insert_running(connection, self._id, number, params, attrs)
-            if count != number:
+            row_of, count = insert_running(connection, self._id, rows)
+            if count != self._count + len(new):
                 raise StudyError(
-                    f"trials are numbered without gaps, but got {number} where study "
-                    f"{self.name!r} has {count} trials; if another program added some, use "
-                    f"another --study name"
+                    f"a search goes on only in a study of its own, but another program has added "
+                    f"{count - len(new) - self._count} trials to {self.name!r}; use another "
+                    f"--study name"
                 )
-        self._running[number] = (row, config.digest())
-        self._count = number + 1
+        for trial in new:
+            self._running[trial.number] = row_of[trial.number], trial.config.digest()
+        self._count += len(new)
 
-    def complete(self, number: int, value: float, attrs: Mapping[str, Any]) -> None:
-        """Store the accuracy, a fraction of one, of a running trial that saw all images."""
-        self._finish(number, TrialState.COMPLETE, value, attrs, {})
+    def update(self, updates: Sequence[Update]) -> None:
+        """Store what came of running trials, all of it or nothing, in one transaction.
 
-    def prune(
-        self, number: int, value: float, attrs: Mapping[str, Any], rungs: Mapping[int, float]
-    ) -> None:
-        """Store that racing stopped a running trial: its estimate, and that at each rung."""
-        self._finish(number, TrialState.PRUNED, value, attrs, rungs)
-
-    def fail(self, number: int, reason: str) -> None:
-        """Store that a running trial cannot be evaluated, and why; it is not tried again."""
-        self._finish(number, TrialState.FAIL, None, {"failure": reason}, {})
+        Raises StudyError where another program has finished one of them.
+        """
+        assert self._driving and len({each.number for each in updates}) == len(updates)
+        changes = {self._running[each.number][0]: each for each in updates}
+        if not changes:
+            return
+        with self._transaction() as connection:
+            if not update_running(connection, changes):
+                raise StudyError(self._finished_by_another(updates))
+        for each in updates:
+            if each.state != "running":
+                del self._running[each.number]
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -216,7 +220,7 @@ class Study:
 
     def _check_trials(self) -> None:
         """Refuse a study whose trials are not all ours; learn which are running."""
-        with self._transaction() as connection:
+        with self._snapshot() as connection:
             rows = read_states(connection, self._id)
             directions = self._optuna.get_study_directions(self._id)
         foreign = [
@@ -250,27 +254,6 @@ class Study:
         for key in sorted(contract.keys() - stored.keys()):
             self._set_attribute(f"contract.{key}", contract[key])
 
-    def _finish(
-        self,
-        number: int,
-        state: TrialState,
-        value: float | None,
-        attrs: Mapping[str, Any],
-        rungs: Mapping[int, float],
-    ) -> None:
-        assert self._driving and number in self._running and "config" not in attrs
-        for each in (value, *rungs.values()):
-            if each is not None and not 0.0 <= each <= 1.0:  # as NaN is
-                raise ValueError(f"trial {number}: accuracy is a fraction of one, but got {each}")
-        with self._transaction() as connection:
-            row = self._running[number][0]
-            if not finish_running(connection, row, state, value, attrs, rungs):
-                raise StudyError(
-                    f"another program has finished trial {number} of study {self.name!r}, so its "
-                    f"search cannot go on; use another --study name"
-                )
-        del self._running[number]
-
     def _attributes(self) -> dict[str, Any]:
         with explained(self._url):
             return self._optuna.get_study_user_attrs(self._id)
@@ -279,6 +262,37 @@ class Study:
         to_json(value)  # refuses NaN, which Optuna would store
         with explained(self._url):
             self._optuna.set_study_user_attr(self._id, key, value)
+
+    def _check_running(self, trial: NewTrial) -> None:
+        """Refuse a trial that is stored unless it is running, with the same configuration."""
+        if self._running.get(trial.number, (0, ""))[1] != trial.config.digest():
+            raise StudyError(
+                f"trial {trial.number} of study {self.name!r} is finished, or was started with "
+                f"another configuration by another version; use another --study name"
+            )
+
+    def _finished_by_another(self, updates: Sequence[Update]) -> str:
+        with self._snapshot() as connection:  # without our own transaction's changes
+            states = {number: state for number, _, state, _ in read_states(connection, self._id)}
+        theirs = [u.number for u in updates if states.get(u.number) != TrialState.RUNNING]
+        return (
+            f"another program has finished trial {min(theirs, default='?')} of study "
+            f"{self.name!r}, which its search was at work on, so it cannot go on; use another "
+            f"--study name"
+        )
+
+    def _ours(self, trials: list[StoredTrial], foreign: Sequence[int]) -> list[StoredTrial]:
+        if foreign:
+            logging.getLogger(__name__).warning(
+                "study %r: %d trials that another program added are left out, first trial %d",
+                self.name, len(foreign), foreign[0],
+            )  # fmt: skip
+        return trials
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sa.Connection]:
+        with explained(self._url), snapshot(self._url, self._optuna.engine) as connection:
+            yield connection
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

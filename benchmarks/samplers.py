@@ -1,0 +1,175 @@
+"""Which way of proposing configurations wins at 100, 500 and 2,000 trials.
+
+    python benchmarks/samplers.py [--seeds 3] [--trials 100 500 2000] [--images 1000]
+
+Searches of the digits space at half of the GFLOPs, raced as always; a fifth of the trials of
+"+ refine" are refinements. Learning samplers are run once per seed with the most trials and read
+off at fewer: what they propose does not depend on how many there will be. The others race all of
+their trials at once, and so are run for every number of trials. Each winner is then measured on
+the same holdout images, which chose nothing. Differences from Monte Carlo are paired by seed.
+
+Studies are kept under benchmarks/.cache, so the script can be stopped and started again;
+`--only` runs some of the samplers, and `--report` only reports what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from typing import Any
+
+import numpy as np
+from common import CACHE, record
+
+from ztp_search.arguments import parse
+from ztp_search.config import PruningConfig
+from ztp_search.errors import StudyError
+from ztp_search.evaluate import resolve_runtime
+from ztp_search.measuring import Measuring
+from ztp_search.objective import judge
+from ztp_search.progress import Progress, Status
+from ztp_search.requests import settings
+from ztp_search.samplers import SAMPLERS
+from ztp_search.search import run
+from ztp_search.session import Session
+from ztp_search.study import StoredTrial, Study
+
+WAYS = (*SAMPLERS, "monte-carlo + refine")
+STORAGE = f"sqlite:///{CACHE / 'samplers.db'}"
+HOLDOUT = 5000
+
+
+class Told(Progress):
+    """A line every 500 trials."""
+
+    said = 0
+
+    def trials(self, status: Status) -> None:
+        if status.done // 500 != self.said:
+            self.said = status.done // 500
+            print(f"  {status.done} trials, {status.images_per_second:,.0f} images/s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 500, 2000])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--budget", default="50%")
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--report", action="store_true")
+    args = parser.parse_args()
+    if not args.report:
+        for seed, way in itertools.product(range(args.seeds), args.only):
+            for trials in _runs(way, args.trials):
+                print(f"seed {seed}: {way}, {trials} trials", flush=True)
+                run(settings(parse(_argv(args, way, trials, seed))), Told())
+    _report(args)
+
+
+def _runs(way: str, trials: list[int]) -> list[int]:
+    """Which numbers of trials need a search of their own."""
+    learns = way in SAMPLERS and SAMPLERS[way].generation is not None
+    return [max(trials)] if learns else sorted(trials)
+
+
+def _argv(args: argparse.Namespace, way: str, trials: int, seed: int) -> list[str]:
+    refine = trials // 5 if "refine" in way else 0
+    return [
+        "--space", "digits", "--budget", args.budget, "--images", str(args.images),
+        "--holdout", "0", "--trials", str(trials - refine), "--refine", str(refine),
+        "--sampler", way.split(" ")[0], "--seed", str(seed), "--storage", STORAGE,
+        "--study", _name(args, way, trials, seed), "--out", str(CACHE),
+    ]  # fmt: skip
+
+
+def _name(args: argparse.Namespace, way: str, trials: int, seed: int) -> str:
+    return f"{way}-{trials}-{args.images}-{args.budget}-seed{seed}"
+
+
+def _report(args: argparse.Namespace) -> None:
+    found: dict[tuple[str, int, int], tuple[StoredTrial, int]] = {}
+    for way, trials, seed in itertools.product(WAYS, args.trials, range(args.seeds)):
+        runs = _runs(way, args.trials)
+        name = _name(args, way, trials if len(runs) > 1 else runs[0], seed)
+        try:
+            with Study.load(STORAGE, name) as study:
+                stored = [trial for trial in study.trials() if trial.number < trials]
+        except StudyError:
+            continue
+        complete = [trial for trial in stored if trial.state == "complete"]
+        if len(stored) < trials or any(trial.state == "running" for trial in stored):
+            continue
+        best = min(complete, key=lambda t: (-(t.value or 0), t.number))
+        images = sum(trial.attrs["images"] for trial in stored)
+        found[way, trials, seed] = best, images
+    right = _on_holdout(args, {best.config for best, _ in found.values()})
+    rows = []
+    for trials, way in itertools.product(args.trials, WAYS):
+        seeds = [seed for seed in range(args.seeds) if (way, trials, seed) in found]
+        if seeds:
+            mine = [found[way, trials, seed] for seed in seeds]
+            base = {s: found["monte-carlo", trials, s] for s in seeds
+                    if ("monte-carlo", trials, s) in found}  # fmt: skip
+            gains = [
+                100 * (right[found[way, trials, s][0].config].mean() - right[best.config].mean())
+                for s, (best, _) in base.items()
+            ]
+            rows.append(_row(way, trials, mine, right, gains))
+    record("samplers", {"arguments": vars(args), "holdout_images": HOLDOUT, "rows": rows})
+
+
+def _row(
+    way: str,
+    trials: int,
+    mine: list[tuple[StoredTrial, int]],
+    right: dict[PruningConfig, np.ndarray[Any, Any]],
+    gains: list[float],
+) -> dict[str, Any]:
+    accuracies = [100 * right[best.config].mean() for best, _ in mine]
+    row = {
+        "sampler": way,
+        "trials": trials,
+        "seeds": len(mine),
+        "holdout_top1": float(np.mean(accuracies)),
+        "holdout_top1_all": accuracies,
+        "search_top1": float(np.mean([100 * (best.value or 0) for best, _ in mine])),
+        "image_evaluations": float(np.mean([images for _, images in mine])),
+    }
+    text = ""
+    if way != "monte-carlo" and len(gains) > 1:
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / len(gains) ** 0.5)
+        row["minus_monte_carlo"] = float(np.mean(gains))
+        row["minus_monte_carlo_ci95"] = [np.mean(gains) - half, np.mean(gains) + half]
+        text = f"; minus Monte Carlo {np.mean(gains):+.2f} ± {half:.2f}"
+    print(f"{trials:5} trials, {way:21}: holdout {row['holdout_top1']:.2f} % over {len(mine)} "
+          f"seeds{text}; search {row['search_top1']:.2f} %, "
+          f"{row['image_evaluations']:,.0f} images")  # fmt: skip
+    return row
+
+
+def _on_holdout(
+    args: argparse.Namespace, configs: set[PruningConfig]
+) -> dict[PruningConfig, np.ndarray[Any, Any]]:
+    """Per image: right or not, of each configuration."""
+    argv = ["--space", "digits", "--budget", args.budget, "--images", "1", "--holdout",
+            str(HOLDOUT), "--out", str(CACHE)]  # fmt: skip
+    asked = settings(parse(argv))
+    session = Session.open(asked.sources)
+    session.decode()
+    runtime = resolve_runtime("auto", "auto", asked.batch_size, 1)
+    labels = session.labels("holdout")
+    with session.workers(runtime, asked.workers) as workers:
+        measuring = Measuring(session, workers, runtime, "top1", Progress())
+        named = {config.digest(): config for config in configs}
+        outcomes = measuring.outcomes("holdout", dict(named), "measuring on holdout")
+    return {
+        config: judge("top1", outcomes[name].predictions, labels, outcomes[name].predictions)
+        for name, config in named.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

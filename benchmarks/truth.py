@@ -1,0 +1,103 @@
+"""The truth that racing is judged by: many configurations of a space, all images in full.
+
+    python benchmarks/truth.py [--configurations 400] [--images 5000] [--budget 50%]
+
+Kept under benchmarks/.cache, so that the benchmarks that replay a search on recorded per-image
+results (search_cost, false_kills) evaluate nothing themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from common import CACHE
+
+from ztp_search.arguments import parse
+from ztp_search.budget import parse_budget
+from ztp_search.cost import flops
+from ztp_search.decode import Decoder
+from ztp_search.evaluate import resolve_runtime
+from ztp_search.measuring import Measuring
+from ztp_search.progress import Progress
+from ztp_search.requests import settings
+from ztp_search.samplers import MonteCarlo
+from ztp_search.session import Session
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Per-image results of Monte Carlo's configurations 0, 1, 2, ….
+
+    correct: bool (configurations, images). unpruned: bool (images,). gflops: (configurations,).
+    """
+
+    correct: npt.NDArray[np.bool_]
+    unpruned: npt.NDArray[np.bool_]
+    gflops: npt.NDArray[np.float64]
+
+
+def truth(configurations: int = 400, images: int = 5000, budget: str = "50%") -> Truth:
+    """The kept truth, measured first where there is none."""
+    path = CACHE / f"truth-{budget.strip('%')}-{configurations}-{images}.npz"
+    if not path.exists():
+        _measure(path, configurations, images, budget)
+    with np.load(path) as kept:
+        return Truth(kept["correct"], kept["unpruned"], kept["gflops"])
+
+
+def _measure(path: Path, configurations: int, images: int, budget: str) -> None:
+    asked = settings(
+        parse(["--space", "digits", "--budget", budget, "--images", str(images),
+               "--holdout", "0", "--out", str(CACHE)])
+    )  # fmt: skip
+    session = Session.open(asked.sources)
+    session.decode()
+    decoder = Decoder(asked.space, session.geometry, parse_budget(budget, session.geometry))
+    sampler = MonteCarlo(decoder, seed=0)
+    proposals = [sampler.propose(i) for i in range(configurations)]
+    configs = {str(i): proposal.config for i, proposal in enumerate(proposals) if proposal}
+    runtime = resolve_runtime("auto", "auto", asked.batch_size, 1)
+    with session.workers(runtime, asked.workers) as workers:
+        measuring = Measuring(session, workers, runtime, "top1", Told())
+        unpruned = measuring.judge("search", measuring.unpruned("search"))
+        outcomes = measuring.outcomes("search", configs, "evaluating")
+    correct = [measuring.judge("search", outcomes[name].predictions) for name in configs]
+    gflops = [flops(session.geometry, config).gflops()["total"] for config in configs.values()]
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(
+        path,
+        correct=np.stack(correct),
+        unpruned=unpruned,
+        gflops=np.array(gflops),
+    )
+
+
+class Told(Progress):
+    """A line every 100,000 images."""
+
+    said = 0
+
+    def images(self, done: int, total: int) -> None:
+        if done // 100_000 != self.said:
+            self.said = done // 100_000
+            print(f"{done:,} of {total:,} images", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--configurations", type=int, default=400)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--budget", default="50%")
+    args = parser.parse_args()
+    found = truth(args.configurations, args.images, args.budget)
+    accuracies = np.sort(found.correct.mean(1))[::-1]
+    print(f"unpruned {found.unpruned.mean():.4f}")
+    print(f"best {accuracies[:5]}, worst {accuracies[-1]:.4f}")
+
+
+if __name__ == "__main__":
+    main()

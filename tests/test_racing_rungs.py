@@ -1,0 +1,229 @@
+"""Rungs, estimates and who goes on, against slow twins, by hand and by simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ztp_search.racing import (
+    RACING,
+    Racing,
+    cost_to_come,
+    estimate,
+    go_on,
+    log_evidence,
+    quota_after,
+    shown_worse,
+)
+
+Bools = npt.NDArray[np.bool_]
+BOTH, HALVING, EVIDENCE, OFF = (RACING[name] for name in ("both", "halving", "evidence", "off"))
+
+
+CHANCES = np.linspace(0.0, 0.5, 4001)[1:]
+"""Of the challenger to win a discordant pair, as far as the bets are spread over them."""
+
+
+def slow_wealth(outcomes: list[bool]) -> float:
+    """Image by image: the money on each chance p grows by 2 p on a win, 2 (1 - p) on a loss."""
+    money = (CHANCES * (1 - CHANCES)) ** 49  # as Beta(50, 50) spreads it
+    money /= money.sum() - money[-1] / 2  # the last chance, 1/2, ends the interval
+    for win in outcomes:
+        money = money * 2 * (CHANCES if win else 1 - CHANCES)
+    return float(money.sum() - money[-1] / 2)
+
+
+def slow_go_on(
+    racing: Racing, cohort: dict[int, list[bool]], complete: dict[int, list[bool]],
+    quota: int, finalists: int,
+) -> set[int]:  # fmt: skip
+    """As the rules read, a trial at a time."""
+    images = len(next(iter(cohort.values())))
+    everyone = {**{n: r[:images] for n, r in complete.items()}, **cohort}
+
+    def place(number: int) -> tuple[int, int]:
+        return -sum(everyone[number]), number
+
+    going = set()
+    for number, mine in cohort.items():
+        rank_in_cohort = sum(place(other) < place(number) for other in cohort)
+        rank_in_study = sum(place(other) < place(number) for other in everyone)
+        goes = True
+        if racing.halving and rank_in_cohort >= quota and rank_in_study >= finalists:
+            goes = False
+        incumbent = everyone[min(everyone, key=place)]
+        differ = [a for a, b in zip(mine, incumbent, strict=True) if a != b]
+        if racing.evidence and differ.count(False) > differ.count(True):
+            goes = goes and slow_wealth(differ) < 10
+        if goes:
+            going.add(number)
+    return going
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_evidence_is_the_wealth_of_one_who_bets_image_by_image(outcomes: list[bool]) -> None:
+    wins = sum(outcomes)
+    assert log_evidence(wins, len(outcomes) - wins) == pytest.approx(
+        math.log(slow_wealth(outcomes)), abs=1e-4
+    )
+
+
+def test_without_discordant_pairs_nothing_is_shown() -> None:
+    assert log_evidence(0, 0) == pytest.approx(0.0, abs=1e-12)
+    assert not shown_worse(0, 0)
+
+
+def test_more_wins_than_losses_never_stop_a_trial() -> None:
+    assert log_evidence(400, 100) < 0
+    assert not shown_worse(400, 100)
+    assert not shown_worse(40_000, 100)
+    assert shown_worse(100, 400)
+
+
+def stopped_share(loss: float, runs: int = 1000) -> float:
+    """Share of runs that are stopped in 25 looks at 10,000 images, 8 % of them discordant.
+
+    loss: how much of the discordant pairs the incumbent wins, beyond half.
+    """
+    generator = np.random.default_rng(0)
+    stopped = 0
+    for _ in range(runs):
+        discordant = generator.random(10_000) < 0.08
+        lost = discordant & (generator.random(10_000) < 0.5 + loss)
+        for look in range(1, 26):
+            losses = int(lost[: 400 * look].sum())
+            wins = int(discordant[: 400 * look].sum()) - losses
+            if shown_worse(wins, losses):
+                stopped += 1
+                break
+    return stopped / runs
+
+
+def test_an_equal_challenger_is_stopped_in_a_tenth_of_runs_at_most() -> None:
+    assert stopped_share(0.0) < 0.1
+
+
+def test_a_better_challenger_is_hardly_ever_stopped() -> None:
+    assert stopped_share(-0.5 / 8) <= 0.002  # half a point better
+
+
+def test_challengers_a_point_worse_are_mostly_stopped() -> None:
+    assert stopped_share(0.5 / 8) > 0.85
+
+
+@given(
+    st.sampled_from([BOTH, HALVING, EVIDENCE, OFF]),
+    st.integers(1, 12), st.integers(0, 4), st.integers(1, 6), st.integers(0, 4),
+    st.integers(1, 120), st.floats(0.3, 0.95), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_who_goes_on_is_what_the_rules_say(
+    racing: Racing, trials: int, before: int, quota: int, finalists: int, images: int,
+    accuracy: float, seed: int,
+) -> None:  # fmt: skip
+    generator = np.random.default_rng(seed)
+    accuracies = accuracy * generator.random(trials + before)
+    results = generator.random((trials + before, images + 7)) < accuracies[:, None]
+    numbers = generator.permutation(100)[: trials + before].tolist()
+    complete = dict(zip(numbers[:before], results[:before], strict=True))
+    cohort = {n: r[:images] for n, r in zip(numbers[before:], results[before:], strict=True)}
+    slow = slow_go_on(
+        racing, {n: r.tolist() for n, r in cohort.items()},
+        {n: r.tolist() for n, r in complete.items()}, quota, finalists,
+    )  # fmt: skip
+    assert go_on(racing, cohort, complete, quota, finalists) == slow
+
+
+def test_the_order_of_the_trials_decides_nothing() -> None:
+    generator = np.random.default_rng(3)
+    cohort = {number: generator.random(64) < 0.8 for number in range(9)}
+    backwards = dict(reversed(cohort.items()))
+    assert go_on(BOTH, cohort, {}, 4, 2) == go_on(BOTH, backwards, {}, 4, 2)
+
+
+def test_without_racing_everybody_goes_on_and_there_is_one_rung() -> None:
+    assert OFF.rungs(5000, 64) == (5000,)
+    cohort = {0: np.ones(64, np.bool_), 1: np.zeros(64, np.bool_)}
+    assert go_on(OFF, cohort, {}, 1, 1) == {0, 1}
+
+
+@pytest.mark.parametrize("images, batch, rungs", [
+    (2000, 64, (64, 128, 256, 512, 1024, 2000)),
+    (1024, 64, (64, 128, 256, 512, 1024)),
+    (1000, 32, (64, 128, 256, 512, 1000)),
+    (1000, 100, (100, 200, 400, 800, 1000)),
+    (1000, 48, (96, 192, 384, 768, 1000)),
+    (64, 64, (64,)),
+    (50, 64, (50,)),
+    (5000, 256, (256, 512, 1024, 2048, 4096, 5000)),
+])  # fmt: skip
+def test_rungs_double_in_whole_batches(images: int, batch: int, rungs: tuple[int, ...]) -> None:
+    assert BOTH.rungs(images, batch) == rungs
+
+
+def test_half_go_on_after_each_rung() -> None:
+    assert [quota_after(100, rung) for rung in range(8)] == [50, 25, 13, 7, 4, 2, 1, 1]
+
+
+def test_images_to_come_by_hand() -> None:
+    rungs = (64, 128, 256, 400)
+    assert cost_to_come(8, rungs, 0, True) == 8 * 64 + 4 * 64 + 2 * 128 + 1 * 144
+    assert cost_to_come(8, rungs, 2, True) == 8 * 128 + 4 * 144
+    assert cost_to_come(8, rungs, 0, False) == 8 * 400
+    assert BOTH.share_of_first_rung(rungs) == 512 / (512 + 256 + 256 + 144)
+    assert OFF.share_of_first_rung((400,)) == 1.0
+
+
+def test_an_estimate_on_all_images_is_accuracy() -> None:
+    correct = np.array([True] * 7 + [False] * 3)
+    found = estimate(correct, np.ones(10, np.bool_))
+    assert found.value == 0.7
+    assert found.standard_error == pytest.approx(math.sqrt(0.7 * 0.3 / 10))
+
+
+def test_an_estimate_by_hand() -> None:
+    unpruned = np.array([True] * 6 + [False] * 2 + [True] * 9 + [False] * 3)  # 15 of 20
+    correct = np.array([True] * 4 + [False] * 2 + [True] + [False])  # of 8: two losses, one win
+    found = estimate(correct, unpruned)
+    assert found.value == pytest.approx(0.75 - 1 / 8)
+    up, down = 2 / 10, 3 / 10
+    spread = up + down - (up - down) ** 2
+    shared = 0.75 * 0.25 + 2 * (-down - 0.75 * (up - down))
+    assert found.standard_error == pytest.approx(math.sqrt(max(0, shared) / 20 + spread / 8))
+
+
+def test_the_standard_error_is_the_spread_of_the_estimate() -> None:
+    """Over draws of 1,000 images, 200 of them seen; right for the unpruned model 90 %."""
+    generator = np.random.default_rng(1)
+    estimates, errors = [], []
+    for _ in range(2000):
+        unpruned = generator.random(1000) < 0.9
+        flip = generator.random(1000)
+        correct = np.where(unpruned, flip > 0.06, flip < 0.2)
+        found = estimate(correct[:200], unpruned)
+        estimates.append(found.value)
+        errors.append(found.standard_error)
+    truth = 0.9 * 0.94 + 0.1 * 0.2
+    assert np.mean(estimates) == pytest.approx(truth, abs=0.002)
+    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.08)
+
+
+def test_pairing_needs_a_fraction_of_the_images() -> None:
+    """The standard error of the estimate is far below that of accuracy on the images seen."""
+    generator = np.random.default_rng(2)
+    unpruned = generator.random(4000) < 0.8
+    correct = unpruned ^ (generator.random(4000) < 0.03)
+    seen = correct[:500]
+    plain = math.sqrt(seen.mean() * (1 - seen.mean()) / 500)
+    assert estimate(seen, unpruned).standard_error < 0.6 * plain
+
+
+def test_an_estimate_needs_images_that_were_seen() -> None:
+    with pytest.raises(ValueError, match="1 to 4"):
+        estimate(np.ones(0, np.bool_), np.ones(4, np.bool_))
+    with pytest.raises(ValueError, match="1 to 4"):
+        estimate(np.ones(5, np.bool_), np.ones(4, np.bool_))

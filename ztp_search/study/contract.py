@@ -1,0 +1,31 @@
+"""What a resume must find unchanged, among the study's attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ztp_search.study.rows import to_json
+
+
+def is_reserved(key: str) -> bool:
+    return key == "driver" or key.startswith("contract.")
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Every value that differs, named by its path: `geometry.depth 12 (now 24)`."""
+    old, new = _leaves(stored, ""), _leaves(asked, "")
+    keys = [key for key in sorted({**old, **new}) if old.get(key) != new.get(key)]
+    return [f"{key[1:]} {_short(old.get(key))} (now {_short(new.get(key))})" for key in keys]
+
+
+def _leaves(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {path: value}
+    leaves = [_leaves(item, f"{path}.{key}") for key, item in value.items()]
+    return {key: leaf for each in leaves for key, leaf in each.items()}
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is None else value if isinstance(value, str) else to_json(value)
+    return text if len(text) <= 16 else f"{text[:12]}…"
