@@ -90,15 +90,9 @@ def _name(args: argparse.Namespace, way: str, trials: int, seed: int) -> str:
 def _report(args: argparse.Namespace) -> None:
     found: dict[tuple[str, int, int], tuple[StoredTrial, int]] = {}
     for way, trials, seed in itertools.product(WAYS, args.trials, range(args.seeds)):
-        runs = _runs(way, args.trials)
-        name = _name(args, way, trials if len(runs) > 1 else runs[0], seed)
-        try:
-            with Study.load(STORAGE, name) as study:
-                stored = [trial for trial in study.trials() if trial.number < trials]
-        except StudyError:
-            continue
+        stored = _stored(args, way, trials, seed)
         complete = [trial for trial in stored if trial.state == "complete"]
-        if len(stored) < trials or any(trial.state == "running" for trial in stored):
+        if not stored:
             continue
         best = min(complete, key=lambda t: (-(t.value or 0), t.number))
         images = sum(trial.attrs["images"] for trial in stored)
@@ -117,6 +111,21 @@ def _report(args: argparse.Namespace) -> None:
             ]
             rows.append(_row(way, trials, mine, right, gains))
     record("samplers", {"arguments": vars(args), "holdout_images": HOLDOUT, "rows": rows})
+
+
+def _stored(args: argparse.Namespace, way: str, trials: int, seed: int) -> list[StoredTrial]:
+    """The first so many trials of a study that has them, or none."""
+    learns = way in SAMPLERS and SAMPLERS[way].generation is not None
+    for size in sorted(args.trials):
+        if size == trials or (learns and size > trials):
+            try:
+                with Study.load(STORAGE, _name(args, way, size, seed)) as study:
+                    found = [trial for trial in study.trials() if trial.number < trials]
+            except StudyError:
+                continue
+            if len(found) == trials and all(trial.state != "running" for trial in found):
+                return found
+    return []
 
 
 def _row(

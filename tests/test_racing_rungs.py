@@ -10,19 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztp_search.racing import (
-    RACING,
-    Racing,
-    cost_to_come,
-    estimate,
-    go_on,
-    log_evidence,
-    quota_after,
-    shown_worse,
-)
+from ztp_search.racing import RACING, Racing, cost_to_come, estimate, go_on, quota_after
+from ztp_search.racing import log_evidence as log_evidences
+from ztp_search.racing import shown_worse as shown_worses
 
 Bools = npt.NDArray[np.bool_]
 BOTH, HALVING, EVIDENCE, OFF = (RACING[name] for name in ("both", "halving", "evidence", "off"))
+
+
+def log_evidence(wins: int, losses: int) -> float:
+    return float(log_evidences(np.array([wins]), np.array([losses]))[0])
+
+
+def shown_worse(wins: int, losses: int) -> bool:
+    return bool(shown_worses(np.array([wins]), np.array([losses]))[0])
 
 
 CHANCES = np.linspace(0.0, 0.5, 4001)[1:]
@@ -95,12 +96,9 @@ def stopped_share(loss: float, runs: int = 1000) -> float:
     for _ in range(runs):
         discordant = generator.random(10_000) < 0.08
         lost = discordant & (generator.random(10_000) < 0.5 + loss)
-        for look in range(1, 26):
-            losses = int(lost[: 400 * look].sum())
-            wins = int(discordant[: 400 * look].sum()) - losses
-            if shown_worse(wins, losses):
-                stopped += 1
-                break
+        losses = lost.cumsum()[399::400]
+        wins = discordant.cumsum()[399::400] - losses
+        stopped += bool(shown_worses(wins, losses).any())
     return stopped / runs
 
 

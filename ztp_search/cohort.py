@@ -30,6 +30,8 @@ from ztp_search.study import StoredTrial, Study, Update
 from ztp_search.workers import Failure
 
 KIND = "trial"
+STOPPED_AT_A_TIME = 64
+"""Trials whose end is stored with the next results: a few milliseconds."""
 
 
 @dataclass(slots=True)
@@ -100,6 +102,7 @@ class Cohort:
         self.entries = {entry.number: entry for entry in entries}
         self.rung = 0
         self.running = sum(entry.state == "running" for entry in self.entries.values())
+        self._stopped: list[Update] = []  # by the last decision, and not stored yet
         self.climbed = 0  # of those running, how many have seen this rung's images
         self.tell: Callable[[], None] = lambda: None
         self.completed: Callable[[Entry], None] = lambda _entry: None
@@ -115,6 +118,7 @@ class Cohort:
         for rung in range(1, len(self.rungs)):
             self._decide(rung - 1)
             self._climb(rung, iter(()))
+            self._store_stopped()
 
     def images_to_come(self) -> float:
         """Image evaluations that are left to the trials here, if halving alone decides."""
@@ -150,7 +154,7 @@ class Cohort:
                 self._taken(self.entries[number], rung, result)
                 for (_, number), result in results.items()
             ]
-            self.study.update(updates)
+            self.study.update(updates + self._some_stopped())
             self.tell()
 
         def images_done(count: int) -> None:
@@ -204,20 +208,29 @@ class Cohort:
         }
 
     def _decide(self, rung: int) -> None:
-        """Stop those that do not go on from a rung; nothing to do where that has been done."""
+        """Stop those that do not go on from a rung; nothing to do where that has been done.
+
+        That they are stopped is stored while the next rung runs: workers need not wait for it,
+        and should it be lost, it follows from the results.
+        """
         images = self.rungs[rung]
         reached = {n: e.correct[:images] for n, e in self.entries.items() if e.seen >= images}
         going = go_on(
             self.racing, reached, self.complete, quota_after(len(self.entries), rung),
             self.finalists,
         )  # fmt: skip
-        updates = []
-        for number in reached:
+        for number in reached.keys() - going:
             entry = self.entries[number]
-            if entry.state == "running" and entry.seen == images and number not in going:
+            if entry.state == "running" and entry.seen == images:
                 entry.state = "pruned"
                 self.running -= 1
-                updates.append(Update(number, "pruned", entry.value, {}, None))
-        if updates:
-            self.study.update(updates)
+                self._stopped.append(Update(number, "pruned", entry.value, {}, None))
+
+    def _some_stopped(self) -> list[Update]:
+        some, self._stopped = self._stopped[:STOPPED_AT_A_TIME], self._stopped[STOPPED_AT_A_TIME:]
+        return some
+
+    def _store_stopped(self) -> None:
+        while self._stopped:
+            self.study.update(self._some_stopped())
             self.tell()

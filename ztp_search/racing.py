@@ -28,6 +28,8 @@ import numpy.typing as npt
 Correct: TypeAlias = npt.NDArray[np.bool_]
 """Per image: right or not, (images,)."""
 
+Counts: TypeAlias = npt.NDArray[np.int64]
+
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 
@@ -183,8 +185,7 @@ def go_on(
     results = np.stack(
         [cohort[number] for number in mine] + [complete[number][:rung] for number in others]
     )  # (trials, images)
-    right = results.sum(1)
-    ranked = sorted(range(len(results)), key=lambda i: (-right[i], (mine + others)[i]))
+    ranked = np.lexsort((mine + others, -results.sum(1))).tolist()  # by the last key first
     going = set(range(len(mine)))
     if racing.halving:
         own = [i for i in ranked if i < len(mine)]
@@ -193,7 +194,7 @@ def go_on(
         incumbent = results[ranked[0]]
         wins = (results[: len(mine)] & ~incumbent).sum(1)
         losses = (~results[: len(mine)] & incumbent).sum(1)
-        going = {i for i in going if not shown_worse(int(wins[i]), int(losses[i]))}
+        going -= set(np.flatnonzero(shown_worse(wins, losses)).tolist())
     return {mine[i] for i in going}
 
 
@@ -203,16 +204,17 @@ def quota_after(trials: int, rung: int) -> int:
     return -(-trials // share)
 
 
-def shown_worse(wins: int, losses: int, alpha: float = ALPHA) -> bool:
+def shown_worse(wins: Counts, losses: Counts, alpha: float = ALPHA) -> Correct:
     """Whether discordant pairs show, at any time of looking, that the incumbent is better.
 
     A challenger that is as good or better is ever stopped with probability alpha at most, however
-    often one looks (Ville's inequality).
+    often one looks (Ville's inequality). wins, losses: of each challenger, (challengers,).
     """
-    return losses > wins and log_evidence(wins, losses) >= -math.log(alpha)
+    worse: Correct = (losses > wins) & (log_evidence(wins, losses) >= -math.log(alpha))
+    return worse
 
 
-def log_evidence(wins: int, losses: int) -> float:
+def log_evidence(wins: Counts, losses: Counts) -> npt.NDArray[np.float64]:
     """Logarithm of what one would own who had bet 1 against "the challenger is as good".
 
     Each discordant pair is bet on at odds that are fair where either is as likely to win. The
@@ -226,9 +228,9 @@ def log_evidence(wins: int, losses: int) -> float:
     """
     from scipy.special import betainc, betaln  # here, as the command line imports RACING
 
-    a, b = PRIOR + wins, PRIOR + losses
-    below = float(betainc(a, b, 0.5))  # the part of Beta(a, b) below 1/2
-    if below == 0.0:
-        return -math.inf
-    mixed = float(betaln(a, b) - betaln(PRIOR, PRIOR))
-    return mixed + math.log(2.0 * below) + (wins + losses) * math.log(2.0)
+    a, b = PRIOR + np.asarray(wins), PRIOR + np.asarray(losses)
+    with np.errstate(divide="ignore"):  # nothing below 1/2 where wins are far ahead
+        below = np.log(2.0 * betainc(a, b, 0.5))  # the part of Beta(a, b) below 1/2
+    mixed = betaln(a, b) - betaln(PRIOR, PRIOR) + (a + b - 2 * PRIOR) * math.log(2.0)
+    evidence: npt.NDArray[np.float64] = mixed + below
+    return evidence

@@ -27,7 +27,8 @@ BLOCK_IMAGES = 128
 TASK_IMAGES = 512
 """Images times configurations of a task, at most about: tenths of a second on one core."""
 TASKS_PER_WORKER = 16
-"""At least so many, where there are enough configurations, so that all workers end together."""
+"""Of what is left at least so many, where there is enough: tasks grow smaller towards the end, so
+that all workers end together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,12 @@ def play(
     parts: dict[Key, dict[int, BlockResult]] = {}
 
     def tasks() -> Iterator[Task]:
+        come = 0
         for configs in source:
             parts.update((key, {}) for key in configs)
-            many = max(expected, len(configs))
-            for task in _tasks(configs, image_set, start, stop, block, pool, many):
+            come += len(configs)
+            later = max(0, expected - come)
+            for task in _tasks(configs, image_set, start, stop, block, pool, later):
                 left = [i for i, key in enumerate(task.keys) if key in parts]
                 if left:  # the others failed on an earlier block
                     keys = tuple(task.keys[i] for i in left)
@@ -116,19 +119,22 @@ def _tasks(
     stop: int,
     block: int,
     pool: Callable[[], Pool],
-    expected: int,
+    later: int,
 ) -> Iterator[Task]:
-    if not configs:
-        return
+    """later: about how many configurations are still to come after these."""
     keys = sorted(configs, key=lambda key: (_first_layer(configs[key]), key))
-    blocks = math.ceil((stop - start) / block)
-    size = expected * blocks // (TASKS_PER_WORKER * max(1, pool().workers))
-    size = max(1, min(size, TASK_IMAGES // min(block, stop - start)))
+    left = (len(keys) + later) * math.ceil((stop - start) / block)  # a configuration on a block
+    most = max(1, TASK_IMAGES // min(block, stop - start))
     for first in range(start, stop, block):
         last = min(first + block, stop)
-        for index in range(0, len(keys), size):
+        index = 0
+        while index < len(keys):
+            size = left // (TASKS_PER_WORKER * max(1, pool().workers))
+            size = max(1, min(size, most, len(keys) - index))
             chosen = tuple(keys[index : index + size])
             yield Task(chosen, tuple(configs[key] for key in chosen), image_set, first, last)
+            index += size
+            left -= size
 
 
 def _first_layer(config: PruningConfig | None) -> int:
