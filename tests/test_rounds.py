@@ -175,9 +175,9 @@ def chunks_of(rng: random.Random, count: int) -> list[Configs]:
 def drawn(seed: int, failures: bool = False, workers: int | None = None) -> Round:
     """A round of any kind; `workers` changes nothing else of it."""
     rng = random.Random(seed)
-    batch_size = rng.choice([1, 7, 32, 64, 100, 128, 200, 600])
+    batch_size = (1, 7, 32, 64, 100, 128, 200, 600)[seed % 8]
     start = rng.choice([0, 0, 13, 256, 1000])
-    stop = start + rng.choice([1, 5, 63, 64, 128, 129, 500, 1300])
+    stop = start + (1, 64, 129, 500, 1300)[seed // 8 % 5]
     chunks = chunks_of(rng, rng.randint(1, 40))
     numbers = [number for chunk in chunks for _, number in chunk]
     size = batch_size * max(1, BLOCK_IMAGES // batch_size)
@@ -188,7 +188,7 @@ def drawn(seed: int, failures: bool = False, workers: int | None = None) -> Roun
     return Round(pool, chunks, start, stop, batch_size)
 
 
-SEEDS = range(40)
+SEEDS = range(40)  # every size of a batch with every number of images
 
 # --- what is told ---------------------------------------------------------------------------
 
@@ -303,6 +303,25 @@ def test_there_is_enough_for_all_workers_to_do(workers: int, count: int) -> None
     done = Round(Fake(workers), [chunk], 0, 256, 64).play()
     assert done.outcomes == done.expected
     assert len(done.pool.tasks) >= min(TASKS_PER_WORKER * workers, 2 * count)  # of two blocks
+
+
+@pytest.mark.parametrize(("workers", "chunks"), [(1, 1), (3, 1), (3, 5), (8, 20)])
+def test_tasks_grow_smaller_towards_the_end(workers: int, chunks: int) -> None:
+    count = 400 // chunks
+    source: list[Configs] = [
+        {("trial", count * chunk + number): config(2) for number in range(count)}
+        for chunk in range(chunks)
+    ]
+    done = Round(Fake(workers), source, 0, 512, 64, coming=400).play()
+    assert done.outcomes == done.expected
+    left = 400 * 4  # configurations on blocks
+    sizes = [len(task.configs) for task in done.pool.tasks]
+    for size in sizes:
+        assert size == 1 or left / size >= TASKS_PER_WORKER * workers
+        left -= size
+    assert left == 0
+    assert sizes[0] == TASK_IMAGES // BLOCK_IMAGES
+    assert set(sizes[-TASKS_PER_WORKER * workers :]) == {1}
 
 
 def test_tasks_are_as_big_as_all_that_will_come_makes_them() -> None:

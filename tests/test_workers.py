@@ -176,13 +176,15 @@ def test_one_configuration_that_does_not_fit_fails_and_the_others_of_its_task_do
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
-def test_lack_of_memory_is_tried_once_more_and_then_fails_all(error: type[Exception]) -> None:
+def test_lack_of_memory_is_tried_once_more_and_then_one_by_one(error: type[Exception]) -> None:
     once = Fake(error("16 GiB\nasked for"))
     assert evaluated(once, task_of(2, 1)) == [([2, 2, 2], 2), ([1, 1, 1], 1)]
     assert once.log == [[2, 1], "forget", [2, 1]]
     twice = Fake(error("12 GiB"), error("16 GiB\nasked for"))
-    assert evaluated(twice, task_of(2, 1)) == [Failure("16 GiB", out_of_memory=True)] * 2
-    assert twice.log == [[2, 1], "forget", [2, 1], "forget"]
+    assert evaluated(twice, task_of(2, 1)) == [([2, 2, 2], 2), ([1, 1, 1], 1)]
+    assert twice.log == [[2, 1], "forget", [2, 1], "forget", [2], [1]]
+    always = Fake(*[error("16 GiB\nasked for")] * 6)
+    assert evaluated(always, task_of(2, 1)) == [Failure("16 GiB", out_of_memory=True)] * 2
     silent = Fake(error(), error())
     assert evaluated(silent, task_of(2)) == [Failure("out of memory", out_of_memory=True)]
 

@@ -59,10 +59,11 @@ def play(
 
     pool: opened once there is something to evaluate. source: configurations, some at a time,
     asked for as workers have room. finished: told of every configuration once, several at a time,
-    as soon as its last block is in or it has failed. images_done: told of image evaluations as
-    they come in. expected: about how many configurations will come, if more than the first ones.
-    Raises WorkerError where workers are lost for good.
+    when its last block is in or it has failed, and workers have work again. images_done: told of
+    image evaluations as they come in. expected: about how many configurations will come, if more
+    than the first ones. Raises WorkerError where workers are lost for good.
     """
+    assert start < stop
     block = batch_size * max(1, BLOCK_IMAGES // batch_size)
     blocks = math.ceil((stop - start) / block)
     parts: dict[Key, dict[int, BlockResult]] = {}

@@ -97,7 +97,7 @@ class Pool(Protocol):
     def finished(self) -> list[tuple[Task, Results]]:
         """Wait for submitted tasks: one at least, and all that are done by then.
 
-        Raises WorkerError where a worker is lost for good.
+        Raises WorkerError where a worker is lost for good; the pool is then only to be closed.
         """
 
     def close(self) -> None: ...
@@ -106,7 +106,8 @@ class Pool(Protocol):
 def evaluate_task(evaluator: Evaluator, task: Task) -> Results:
     """Run a task; what is a configuration's fault or a lack of memory becomes a Failure.
 
-    Without memory it is tried once more, when what is kept for later tasks has been given back.
+    Without memory it is tried once more, when what is kept for later tasks has been given back;
+    then, as without a fitting configuration, one configuration at a time.
     """
     reason = ""
     for _ in range(2):
@@ -120,7 +121,8 @@ def evaluate_task(evaluator: Evaluator, task: Task) -> Results:
             reason = str(error).splitlines()[0] if str(error) else "out of memory"
         evaluator.forget()  # out here, as the error's traceback holds on to tensors
     else:
-        return [Failure(reason, out_of_memory=True)] * len(task.configs)
+        if len(task.configs) == 1:
+            return [Failure(reason, out_of_memory=True)]
     return [
         evaluate_task(evaluator, replace(task, keys=(key,), configs=(config,)))[0]
         for key, config in zip(task.keys, task.configs, strict=True)
@@ -231,7 +233,7 @@ class RayPool:
                     cause = error.cause if isinstance(error.cause, Exception) else error
                     raise WorkerError(
                         f"evaluating {_names(task)} failed: "
-                        f"{type(cause).__name__}: {str(cause).splitlines()[0]}"
+                        f"{type(cause).__name__}: {(str(cause).splitlines() or ['no message'])[0]}"
                     ) from error
                 except RayError:  # worker or node died, memory ran out, object lost
                     self._replace(worker)
@@ -268,7 +270,7 @@ class RayPool:
             try:
                 ray.get(reference)
             except RayTaskError:
-                continue  # for `next` to raise
+                continue  # for `finished` to raise
             except RayError as error:
                 task, _ = self._running.pop(reference)
                 if not lost:
