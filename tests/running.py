@@ -24,7 +24,7 @@ SEARCH = [
 ]  # fmt: skip
 RACE = [
     "--space", "digits", "--budget", "50%", "--trials", "12", "--images", "256",
-    "--holdout", "32", "--batch-size", "32", "--precision", "fp32", "--study", "s",
+    "--holdout", "32", "--batch-size", "32", "--study", "s",
     "--candidates", "3",
 ]  # fmt: skip
 """A search whose trials climb rungs of 64, 128 and 256 images."""

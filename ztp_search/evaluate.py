@@ -133,6 +133,11 @@ class Evaluator:
                 for index in range(len(configs))
             ]
 
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept for the next `run`."""
+        return sum(trunk.nbytes for trunk in self._trunks.values())
+
     def forget(self) -> None:
         """Give back all memory that is kept for the next `run`."""
         self._trunks.clear()
@@ -150,7 +155,7 @@ class Evaluator:
 
     def _make_room(self) -> None:
         """Forget the batches that were not used for longest until the rest keeps to the bound."""
-        held = sum(trunk.nbytes for trunk in self._trunks.values())
+        held = self.kept_bytes
         while held > self.cache_bytes:
             _, trunk = self._trunks.popitem(last=False)
             held -= trunk.nbytes
