@@ -72,7 +72,7 @@ def test_search_prints_one_document_with_the_agreed_names(finished: Finished, cl
     assert status == 0
     search = document(out)
     assert search.keys() == {
-        "study", "storage", "trials", "image_evaluations", "seconds", "best", "holdout"
+        "study", "storage", "trials", "image_evaluations", "racing", "seconds", "best", "holdout"
     }  # fmt: skip
     assert search["trials"] == {"complete": TRIALS, "pruned": 0, "failed": 0, "running": 0}
     assert search["holdout"].keys() >= {"unpruned", "paper_schedule", "candidates"}

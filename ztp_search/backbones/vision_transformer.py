@@ -84,9 +84,7 @@ class Pruner:
         self.tokens = []
         self.fallbacks = []
         if layers:
-            self._handles.append(
-                self.model.blocks[0].register_forward_pre_hook(lambda _block, _inputs: self.begin())
-            )
+            self._handles.append(self.model.blocks[0].register_forward_pre_hook(self._begin))
         for layer in layers:
             assert config is not None
             block = self.model.blocks[layer.after_block - 1]
@@ -99,6 +97,9 @@ class Pruner:
             self._handles += stage.attach(block)
             if self.first is None:
                 self.first = stage
+
+    def _begin(self, _block: nn.Module, _inputs: tuple[Any, ...]) -> None:
+        self.begin()  # a bound method, as it is copied with the model
 
     def begin(self) -> None:
         """Forget what the last forward left."""
