@@ -1,6 +1,6 @@
 """What it saves to run the blocks before the first pruning layer once for all configurations.
 
-    python benchmarks/sharing.py [--spaces digits deit_small] [--configurations 16] [--rounds 3]
+    python benchmarks/sharing.py [--spaces digits deit_small] [--configurations 48] [--rounds 3]
 
 One image block, configurations of the Monte Carlo sampler in the order in which the search puts
 them into tasks, one thread, this machine's precision. In turns:
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--spaces", nargs="+", default=["digits", "deit_small"])
     parser.add_argument("--budget", default="67%")
-    parser.add_argument("--configurations", type=int, default=16)
+    parser.add_argument("--configurations", type=int, default=48)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
