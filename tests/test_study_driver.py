@@ -151,11 +151,12 @@ def test_a_transaction_that_was_not_committed_leaves_no_trace(
         start(study, 2, 3)
 
 
-@pytest.mark.postgres
-def test_postgres_keeps_the_same_study() -> None:
-    url = os.environ.get("ZTP_TEST_POSTGRES")
+@pytest.mark.server
+@pytest.mark.parametrize("variable", ["ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB"])
+def test_a_database_server_keeps_the_same_study(variable: str) -> None:
+    url = os.environ.get(variable)
     if not url:
-        pytest.skip("ZTP_TEST_POSTGRES names no database")
+        pytest.skip(f"{variable} names no database")
     name = f"test-{os.getpid()}-{time.time_ns()}"
     try:
         with open_study(url, name) as study:
