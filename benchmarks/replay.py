@@ -45,6 +45,7 @@ def replay(
     size = cohort or len(order)
     for first in range(0, len(order), size):
         alive = list(range(first, min(first + size, len(order))))
+        last = alive[-1]
         trials, before = len(alive), 0
         for rung, seen in enumerate(rungs):
             evaluations += len(alive) * (seen - before)
@@ -52,7 +53,7 @@ def replay(
             if rung == len(rungs) - 1:
                 break
             results = {trial: correct[trial, :seen] for trial in alive}
-            going = go_on(racing, results, complete, quota_after(trials, rung), FINALISTS)
+            going = go_on(racing, results, complete, quota_after(trials, rung), FINALISTS, last)
             stopped += [int(order[trial]) for trial in alive if trial not in going]
             alive = sorted(going)
         complete.update((trial, correct[trial]) for trial in alive)

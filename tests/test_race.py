@@ -90,7 +90,9 @@ def check_cohort(
     for rung in RUNGS[:-1]:
         quota = -(-len(trials) // 2 ** (1 + RUNGS.index(rung)))  # a half, a quarter, rounded up
         cohort = {number: bits(trial)[:rung] for number, trial in alive.items()}
-        going = slow_go_on(RACING[rule], cohort, complete, quota, finalists)
+        going = slow_go_on(
+            RACING[rule], cohort, complete, quota, finalists, trials[-1].number
+        )
         for number in alive.keys() - going:
             assert alive[number].state == "pruned" and alive[number].attrs["images"] == rung
         alive = {number: alive[number] for number in going}

@@ -22,8 +22,8 @@ def log_evidence(wins: int, losses: int) -> float:
     return float(log_evidences(np.array([wins]), np.array([losses]))[0])
 
 
-def shown_worse(wins: int, losses: int) -> bool:
-    return bool(shown_worses(np.array([wins]), np.array([losses]))[0])
+def shown_worse(wins: int, losses: int, rivals: int = 1) -> bool:
+    return bool(shown_worses(np.array([wins]), np.array([losses]), rivals)[0])
 
 
 CHANCES = np.linspace(0.0, 0.5, 4001)[1:]
@@ -41,7 +41,7 @@ def slow_wealth(outcomes: list[bool]) -> float:
 
 def slow_go_on(
     racing: Racing, cohort: dict[int, list[bool]], complete: dict[int, list[bool]],
-    quota: int, finalists: int,
+    quota: int, finalists: int, rivals: int,
 ) -> set[int]:  # fmt: skip
     """As the rules read, a trial at a time."""
     images = len(next(iter(cohort.values())))
@@ -60,7 +60,7 @@ def slow_go_on(
         incumbent = everyone[min(everyone, key=place)]
         differ = [a for a, b in zip(mine, incumbent, strict=True) if a != b]
         if racing.evidence and differ.count(False) > differ.count(True):
-            goes = goes and slow_wealth(differ) < 10
+            goes = goes and slow_wealth(differ) < 10 * max(1, rivals)
         if goes:
             going.add(number)
     return going
@@ -86,6 +86,15 @@ def test_more_wins_than_losses_never_stop_a_trial() -> None:
     assert shown_worse(100, 400)
 
 
+def test_the_evidence_needed_grows_with_the_rivals() -> None:
+    """In proportion to their number: the chances that one of them is wrong add up."""
+    wins, losses = 20, 60
+    wealth = math.exp(log_evidence(wins, losses))
+    assert shown_worse(wins, losses, math.floor(wealth / 10))
+    assert not shown_worse(wins, losses, math.floor(wealth / 10) + 1)
+    assert shown_worse(wins, losses, 0)
+
+
 def stopped_share(loss: float, runs: int = 1000) -> float:
     """Share of runs that are stopped in 25 looks at 10,000 images, 8 % of them discordant.
 
@@ -98,7 +107,7 @@ def stopped_share(loss: float, runs: int = 1000) -> float:
         lost = discordant & (generator.random(10_000) < 0.5 + loss)
         losses = lost.cumsum()[399::400]
         wins = discordant.cumsum()[399::400] - losses
-        stopped += bool(shown_worses(wins, losses).any())
+        stopped += bool(shown_worses(wins, losses, 1).any())
     return stopped / runs
 
 
@@ -110,6 +119,23 @@ def test_a_better_challenger_is_hardly_ever_stopped() -> None:
     assert stopped_share(-0.5 / 8) <= 0.002  # half a point better
 
 
+@pytest.mark.parametrize("trials", [16, 64])
+def test_of_equal_trials_the_best_so_far_stops_a_tenth_at_most(trials: int) -> None:
+    """The rule as it is used: the incumbent is chosen on the images that it is compared on."""
+    generator = np.random.default_rng(4)
+    runs, stopped = 60, 0
+    for _ in range(runs):
+        hard = generator.random(5120) < 0.16  # where a trial is right half of the time
+        results = ~hard | (generator.random((trials, 5120)) < 0.5)  # (trials, images)
+        alive = {number: results[number] for number in range(trials)}
+        for rung in EVIDENCE.rungs(5120, 64):
+            cohort = {number: correct[:rung] for number, correct in alive.items()}
+            going = go_on(EVIDENCE, cohort, {}, trials, 0, trials - 1)
+            alive = {number: results[number] for number in going}
+        stopped += trials - len(alive)
+    assert stopped / (runs * trials) <= 0.1
+
+
 def test_challengers_a_point_worse_are_mostly_stopped() -> None:
     assert stopped_share(0.5 / 8) > 0.85
 
@@ -117,11 +143,11 @@ def test_challengers_a_point_worse_are_mostly_stopped() -> None:
 @given(
     st.sampled_from([BOTH, HALVING, EVIDENCE, OFF]),
     st.integers(1, 12), st.integers(0, 4), st.integers(1, 6), st.integers(0, 4),
-    st.integers(1, 120), st.floats(0.3, 0.95), st.integers(0, 2**32 - 1),
+    st.integers(1, 120), st.floats(0.3, 0.95), st.integers(0, 20), st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_who_goes_on_is_what_the_rules_say(
     racing: Racing, trials: int, before: int, quota: int, finalists: int, images: int,
-    accuracy: float, seed: int,
+    accuracy: float, rivals: int, seed: int,
 ) -> None:  # fmt: skip
     generator = np.random.default_rng(seed)
     accuracies = accuracy * generator.random(trials + before)
@@ -131,22 +157,22 @@ def test_who_goes_on_is_what_the_rules_say(
     cohort = {n: r[:images] for n, r in zip(numbers[before:], results[before:], strict=True)}
     slow = slow_go_on(
         racing, {n: r.tolist() for n, r in cohort.items()},
-        {n: r.tolist() for n, r in complete.items()}, quota, finalists,
+        {n: r.tolist() for n, r in complete.items()}, quota, finalists, rivals,
     )  # fmt: skip
-    assert go_on(racing, cohort, complete, quota, finalists) == slow
+    assert go_on(racing, cohort, complete, quota, finalists, rivals) == slow
 
 
 def test_the_order_of_the_trials_decides_nothing() -> None:
     generator = np.random.default_rng(3)
     cohort = {number: generator.random(64) < 0.8 for number in range(9)}
     backwards = dict(reversed(cohort.items()))
-    assert go_on(BOTH, cohort, {}, 4, 2) == go_on(BOTH, backwards, {}, 4, 2)
+    assert go_on(BOTH, cohort, {}, 4, 2, 8) == go_on(BOTH, backwards, {}, 4, 2, 8)
 
 
 def test_without_racing_everybody_goes_on_and_there_is_one_rung() -> None:
     assert OFF.rungs(5000, 64) == (5000,)
     cohort = {0: np.ones(64, np.bool_), 1: np.zeros(64, np.bool_)}
-    assert go_on(OFF, cohort, {}, 1, 1) == {0, 1}
+    assert go_on(OFF, cohort, {}, 1, 1, 1) == {0, 1}
 
 
 @pytest.mark.parametrize("images, batch, rungs", [

@@ -217,7 +217,7 @@ class Cohort:
         reached = {n: e.correct[:images] for n, e in self.entries.items() if e.seen >= images}
         going = go_on(
             self.racing, reached, self.complete, quota_after(len(self.entries), rung),
-            self.finalists,
+            self.finalists, max(self.entries, default=0),
         )  # fmt: skip
         for number in reached.keys() - going:
             entry = self.entries[number]

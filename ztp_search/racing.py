@@ -9,7 +9,8 @@ rules say who goes on, one or both of them (`benchmarks/search_cost.py` compares
 halving    the better half of what began the rung's climb (sequential halving; Karnin, Koren and
            Somekh 2013), but nobody who is among the study's `finalists` best.
 evidence   all that are not shown to be worse than the rung's incumbent, by a test that holds
-           however often one looks: a betting e-process on the discordant pairs.
+           however often one looks and however many trials the incumbent was chosen from: a
+           betting e-process on the discordant pairs, with a union bound over those trials.
 
 The incumbent is the best at that rung of the cohort and of the trials that were complete before,
 so decisions follow from the results alone: any number of workers, any order of completion.
@@ -118,6 +119,7 @@ def estimate(correct: Correct, unpruned: Correct) -> Estimate:
 FIRST_RUNG_IMAGES = 64
 GROWTH = 2
 ALPHA = 0.1
+"""How often a trial may be stopped for one that is no better."""
 PRIOR = 50.0
 """Of the Beta(PRIOR, PRIOR) over bets: discordant pairs split about 50:50 with a spread of 5 %."""
 
@@ -171,12 +173,14 @@ def go_on(
     complete: Mapping[int, Correct],
     quota: int,
     finalists: int,
+    rivals: int,
 ) -> set[int]:
     """Numbers of the trials that go on to the next rung.
 
     cohort: results on the images up to this rung of the trials that reached it. complete: results
     on these images, or more, of trials that were complete before. quota: how many go on by
-    halving. Ties are the lower number's.
+    halving. rivals: how many trials beside a challenger might have become incumbent, those that
+    racing stopped before included. Ties are the lower number's.
     """
     if not cohort:
         return set()
@@ -194,7 +198,7 @@ def go_on(
         incumbent = results[ranked[0]]
         wins = (results[: len(mine)] & ~incumbent).sum(1)
         losses = (~results[: len(mine)] & incumbent).sum(1)
-        going -= set(np.flatnonzero(shown_worse(wins, losses)).tolist())
+        going -= set(np.flatnonzero(shown_worse(wins, losses, rivals)).tolist())
     return {mine[i] for i in going}
 
 
@@ -204,13 +208,16 @@ def quota_after(trials: int, rung: int) -> int:
     return -(-trials // share)
 
 
-def shown_worse(wins: Counts, losses: Counts, alpha: float = ALPHA) -> Correct:
+def shown_worse(wins: Counts, losses: Counts, rivals: int) -> Correct:
     """Whether discordant pairs show, at any time of looking, that the incumbent is better.
 
-    A challenger that is as good or better is ever stopped with probability alpha at most, however
-    often one looks (Ville's inequality). wins, losses: of each challenger, (challengers,).
+    A challenger is ever stopped for an incumbent that is no better with probability ALPHA at most:
+    however often one looks (Ville's inequality), and though the incumbent is the best of `rivals`
+    on the same images, as the evidence asked for grows with their number (a union bound; the best
+    of many looks better than it is). wins, losses: of each challenger, (challengers,).
     """
-    worse: Correct = (losses > wins) & (log_evidence(wins, losses) >= -math.log(alpha))
+    needed = math.log(max(1, rivals) / ALPHA)
+    worse: Correct = (losses > wins) & (log_evidence(wins, losses) >= needed)
     return worse
 
 
