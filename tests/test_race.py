@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from conftest import Finished
 from running import (
     RACE,
@@ -22,6 +23,7 @@ from running import (
 )
 from test_racing_rungs import slow_go_on
 
+import ztp_search.samplers.base
 import ztp_search.session
 from ztp_search.cli import main
 from ztp_search.errors import StudyError
@@ -103,7 +105,7 @@ def test_a_race_ends_as_the_rules_say(raced: Finished) -> None:
     trials = stored(raced.out)
     assert [trial.number for trial in trials] == list(range(12))
     assert attributes(raced.out)["cohorts"] == [
-        {"sampler": "monte-carlo", "start": 0, "stop": 12, "finalists": 3}
+        {"sampler": "monte-carlo", "start": 0, "stop": 12, "finalists": 3, "exhausted": False}
     ]
     check_cohort(trials, [], finalists=3)
     states = [trial.state for trial in trials]
@@ -316,3 +318,47 @@ def test_a_timeout_leaves_a_cohort_that_is_raced_to_its_end(tmp_path: Path) -> N
     assert {trial.state for trial in trials} == {"complete", "pruned"}
     plan = attributes(tmp_path)["cohorts"]
     assert [(each["start"], each["stop"]) for each in plan] == [(0, len(trials))]
+
+
+def small_space(folder: Path) -> Path:
+    """A few configurations at 80 %: one pruning layer, two of its parameters free."""
+    content = yaml.safe_load(Path("search_spaces/digits.yaml").read_text())
+    content["pruning"] |= {
+        "after_block": [3], "layers": 1, "s_tokens": [0, 2], "wpr_iterations": [1, 3],
+        "v_min": 0.01, "v_max": 10.0,
+    }  # fmt: skip
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_space_that_is_exhausted_stays_so_on_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ztp_search.samplers.base, "MAX_ATTEMPTS", 3)  # gives up, though not empty
+    small = ["--space", str(small_space(tmp_path)), "--budget", "80%", "--images", "64",
+             "--trials", "40", "--refine", "2", "--racing", "off"]  # fmt: skip
+    race(tmp_path, *small)
+    trials, plan = stored(tmp_path), attributes(tmp_path)["cohorts"]
+    assert 2 < len(trials) < 42
+    assert [(each["sampler"], each["exhausted"]) for each in plan][0] == ("monte-carlo", True)
+    monkeypatch.setattr(ztp_search.samplers.base, "MAX_ATTEMPTS", 1000)  # now it would find more
+    race(tmp_path, *small)
+    assert (stored(tmp_path), attributes(tmp_path)["cohorts"][0]) == (trials, plan[0])
+
+
+def test_every_budget_gets_its_first_trials_however_short_the_time(tmp_path: Path) -> None:
+    found = race(tmp_path, "--budget", "50%,60%,70%", "--timeout", "0s", "--trials", "2000",
+                 "--images", "64")  # fmt: skip
+    assert [sum(each["trials"].values()) for each in found["budgets"]] == [32, 32, 32]
+    assert len(found["front"]) == 3
+
+
+def test_a_resume_keeps_the_finalists_of_cohorts_that_have_begun(
+    raced: Finished, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        race(tmp_path, heard=Interrupting(2))
+    assert {trial.state for trial in stored(tmp_path)} == {"running"}
+    race(tmp_path, "--candidates", "1")
+    assert results(stored(tmp_path)) == results(stored(raced.out))

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import qmc
 from test_samplers import wide
 
+from ztp_search.errors import BudgetError
 from ztp_search.samplers import SAMPLERS, MonteCarlo, QuasiMonteCarlo
 
 
@@ -53,3 +54,17 @@ def test_quasi_monte_carlo_leaves_fewer_holes_than_monte_carlo() -> None:
         assert len(np.unique((column * 256).astype(int))) == 256
     filled = [len(np.unique((column * 256).astype(int))) for column in random.T]
     assert max(filled) < 200
+
+
+def test_a_budget_missed_by_every_point_is_an_error_only_where_none_ever_met_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missed(*_: object) -> None:
+        raise BudgetError("one token costs more than the tolerance")
+
+    sampler = MonteCarlo(wide(), seed=0)
+    assert sampler.propose(0) is not None
+    monkeypatch.setattr(type(sampler.decoder), "decode", missed)
+    assert sampler.propose(1) is None
+    with pytest.raises(BudgetError, match="tolerance"):
+        MonteCarlo(wide(), seed=0).propose(0)

@@ -221,9 +221,8 @@ def test_other_settings_are_refused_by_name_and_nothing_is_lost(
 
 
 def test_a_timeout_ends_the_search_with_whole_trials(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="no trial .* is complete; allow more"):
-        search(tmp_path, "--timeout", "0s")
-    assert stored(tmp_path) == []
+    search(tmp_path / "none", "--timeout", "0s", "--trials", "1000", "--images", "32")
+    assert len(stored(tmp_path / "none")) == 32  # a first chunk, as nothing is no result
     heard = Heard()
     search(tmp_path, "--timeout", "0.2s", "--trials", "1000", heard=heard)
     trials = stored(tmp_path)

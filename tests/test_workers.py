@@ -5,6 +5,7 @@ import os
 import signal
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,18 @@ def test_lack_of_memory_is_tried_once_more_and_then_one_by_one(error: type[Excep
     assert evaluated(silent, task_of(2)) == [Failure("out of memory", out_of_memory=True)]
 
 
+def test_what_pytorch_says_where_a_cpu_lacks_memory_is_understood() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    (failure,) = evaluated(Fake(caught.value, caught.value), task_of(2))
+    assert isinstance(failure, Failure) and failure.out_of_memory
+
+
+def test_another_error_of_pytorch_is_not_taken_for_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        evaluated(Fake(RuntimeError("shapes do not match")), task_of(2))
+
+
 def test_what_lacked_memory_has_let_go_of_its_own_when_it_is_tried_again() -> None:
     fake = Fake(MemoryError())
     evaluated(fake, task_of(2, 1))
@@ -236,10 +249,10 @@ def alone(two_workers: RayPool) -> None:
 
 
 @contextlib.contextmanager
-def opened(job: Job, workers: int) -> Iterator[RayPool]:
+def opened(job: Job, workers: int | None) -> Iterator[RayPool]:
     pool = open_pool(job, workers)
     try:
-        assert isinstance(pool, RayPool) and pool.workers == workers
+        assert isinstance(pool, RayPool) and workers in (None, pool.workers)
         yield pool
     finally:
         pool.close()
@@ -344,3 +357,14 @@ def test_a_worker_that_cannot_start_is_said_in_one_line(
         with pytest.raises(WorkerError, match="image store .*gone is damaged") as caught:
             pool.finished()
         assert "\n" not in str(caught.value)
+
+
+@slow
+def test_a_worker_may_have_more_threads_than_there_are_cores(
+    alone: None, digits: Digits, expected: Plain
+) -> None:
+    job = digits.job(batch_size=32)
+    threads = (os.cpu_count() or 1) + 1
+    with opened(replace(job, runtime=replace(job.runtime, threads=threads)), None) as pool:
+        assert pool.workers == 1
+        assert collected(pool, SINGLE[:1]).keys() == {(0, *BLOCKS[0][:2])}

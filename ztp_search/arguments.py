@@ -85,7 +85,8 @@ def _search_arguments(parser: Parser) -> None:
     add("--objective", choices=("top1", "agreement"), default="top1",
         help="accuracy, or agreement with the unpruned model, which needs no labels")
     add("--trials", type=_positive, metavar="N", help="configurations to evaluate in all")
-    add("--timeout", type=_seconds, metavar="TIME", help="start no trial after 90s, 30m or 2h")
+    add("--timeout", type=_seconds, metavar="TIME",
+        help="start no trial after 90s, 30m or 2h, but for the first few")
     add("--seed", type=_natural, default=0, metavar="N", help="of configurations and image order")
     add("--sampler", choices=tuple(SAMPLERS), default="monte-carlo",
         help="how configurations are proposed (default monte-carlo)")
@@ -147,8 +148,9 @@ def _worker_arguments(parser: Parser, default: str | None) -> None:
         help="Ray workers; 0 works in this process (default: one per GPU, or per core)")
     add("--gpus-per-worker", type=_positive_float, default=1.0, metavar="F",
         help="share of a GPU that one worker takes (default 1)")
-    add("--cache-memory", type=_bytes, default=10**9, metavar="SIZE",
-        help="memory of each worker for what configurations share: 512MB, 2GB, 0 (default 1GB)")
+    add("--cache-memory", type=_bytes, metavar="SIZE",
+        help="memory of each worker for what configurations share: 512MB, 2GB, 0 (default 1GB, "
+             "less where many workers share little memory)")
     add("--address", metavar="RAY", help="Ray cluster to use (default: start one here)")
 
 

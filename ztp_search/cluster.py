@@ -40,8 +40,8 @@ def connect(address: str | None, threads: int, workers: int | None) -> None:
             line = str(error).strip().splitlines()[0]
             raise ZtpError(f"--address {address}: no Ray cluster answers there ({line})") from None
         return
-    if workers is not None:
-        options["num_cpus"] = max(threads * workers, os.cpu_count() or 1)
+    # A worker of more threads than there are cores is slow, but it is what a study may ask for.
+    options["num_cpus"] = max(threads * (workers or 1), os.cpu_count() or 1)
     ray.init(address="local", include_dashboard=False, **options)  # whatever RAY_ADDRESS says
 
 

@@ -65,8 +65,8 @@ class Measuring:
         return judge(self.objective, predictions, labels, unpruned)
 
     def know(self, image_set: str, unpruned: Predictions) -> None:
-        """Take over what a study has stored of the unpruned model."""
-        self._unpruned.setdefault(image_set, unpruned)
+        """Take over what a study has stored of the unpruned model, and is judged against."""
+        self._unpruned[image_set] = unpruned
 
     def unpruned(self, image_set: str) -> Predictions:
         """The unpruned model's predictions on a set, measured once and kept."""

@@ -85,12 +85,13 @@ def run(settings: Settings, progress: Progress) -> dict[str, Any]:
             budget: held.enter_context(_open_study(settings, measuring, images, budget, decoder))
             for budget, decoder in decoders.items()
         }
+        searching = time.monotonic()
         for done, (budget, study) in enumerate(studies.items()):
             if len(studies) > 1:
                 progress.note(f"budget {budget} ({done + 1} of {len(studies)})")
             seconds = None
             if settings.timeout is not None:
-                spent = time.monotonic() - began if done else 0.0
+                spent = time.monotonic() - searching if done else 0.0
                 seconds = max(0.0, settings.timeout - spent) / (len(studies) - done)
             _search(settings, measuring, study, decoders[budget], seconds)
         seconds = time.monotonic() - began

@@ -37,13 +37,14 @@ class Sources:
 class WorkerOptions:
     """How many workers, and where; none of it changes a result.
 
-    cache_bytes: memory of each worker for what configurations share from task to task.
+    cache_bytes: memory of each worker for what configurations share from task to task; None: what
+        the machine has to spare.
     """
 
     workers: int | None = None
     gpus_per_worker: float = 1.0
     address: str | None = None
-    cache_bytes: int = 0
+    cache_bytes: int | None = None
 
 
 @dataclass(slots=True)

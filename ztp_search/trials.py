@@ -30,7 +30,8 @@ class Wanted:
     """What is asked of a study.
 
     trials: proposed by `sampler`; refine: more of them around the best. racing: a name of RACING.
-    finalists: how many of the best halving never stops. seconds: after which nothing new starts.
+    finalists: how many of the best halving never stops. seconds: after which nothing new starts,
+    but for the first chunk of a study.
     """
 
     trials: int
@@ -46,13 +47,15 @@ class Wanted:
 class Planned:
     """Trials start to stop - 1 are one cohort, proposed by `sampler` ("refine": around the best).
 
-    finalists: as they were asked for when it began.
+    finalists: as they were asked for when it began. exhausted: it ended because the sampler found
+    no further configuration, and so is not asked again.
     """
 
     sampler: str
     start: int
     stop: int
     finalists: int
+    exhausted: bool = False
 
 
 class Trials:
@@ -76,7 +79,6 @@ class Trials:
         self.complete: dict[int, Correct] = {}
         self.best: tuple[int, float] | None = None
         self.finished = 0
-        self.exhausted: set[str] = set()
         self.began = time.monotonic()
         self.before = measuring.image_evaluations
 
@@ -93,8 +95,9 @@ class Trials:
                     for name in self.samplers}  # fmt: skip
             missing = {self.wanted.sampler: self.wanted.trials, REFINE: self.wanted.refine}
             missing = {name: n - have[name] for name, n in missing.items()}
-            left = [name for name, n in missing.items() if n > 0 and name not in self.exhausted]
-            if not left or self._seconds_left() == 0.0:
+            exhausted = {planned.sampler for planned in self.plan if planned.exhausted}
+            left = [name for name, n in missing.items() if n > 0 and name not in exhausted]
+            if not left or (self.plan and self._seconds_left() == 0.0):
                 return
             size = self.samplers[left[0]].generation or missing[left[0]]
             start = self.plan[-1].stop if self.plan else 0
@@ -132,7 +135,7 @@ class Trials:
             for number in range(start, min(start + size, planned.stop)):
                 proposal = sampler.propose(number)
                 if proposal is None:
-                    self.exhausted.add(planned.sampler)
+                    planned.exhausted = True
                     self.measuring.progress.note(
                         f"the space holds no configuration beyond the first {number} at this budget"
                     )
@@ -141,7 +144,7 @@ class Trials:
             self.study.start([self._new(entry) for entry in chunk])
             if chunk:
                 yield chunk
-            if planned.sampler in self.exhausted:
+            if planned.exhausted:
                 return self._cut(planned, start + len(chunk))
 
     def _new(self, entry: Entry) -> NewTrial:
@@ -151,8 +154,6 @@ class Trials:
     def _cut(self, planned: Planned, stop: int) -> None:
         """A cohort ends early: time is up, or the space is exhausted."""
         planned.stop = stop
-        if planned.stop == planned.start:
-            self.plan.remove(planned)
         self._store_plan()
 
     def _learn(self, planned: Planned, entries: Sequence[Entry]) -> None:

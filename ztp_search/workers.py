@@ -11,6 +11,7 @@ Every pool gives the same results, because what could change them (`Runtime`) is
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from ztp_search.evaluate import BlockResult, Evaluator, Runtime
 
 MAX_DEATHS = 3
 """A task that has taken this many workers down with it is given up."""
+CACHE_BYTES, CACHE_SHARE = 10**9, 0.25
+"""What a worker keeps for later tasks, and the most of its share of Ray's memory that takes."""
 QUEUED_PER_WORKER = 2
 """Tasks a worker has at hand: one running, one waiting, so that it never idles on the driver."""
 
@@ -64,7 +67,8 @@ Results: TypeAlias = Sequence[BlockResult | Failure]
 class Job:
     """What every worker holds.
 
-    image_paths: folders of image stores by name of the image set. cache_bytes: of every worker.
+    image_paths: folders of image stores by name of the image set. cache_bytes: of every worker;
+    None: CACHE_BYTES, or less where workers share little memory.
     """
 
     model: nn.Module
@@ -72,14 +76,15 @@ class Job:
     mean: Sequence[float]
     std: Sequence[float]
     runtime: Runtime
-    cache_bytes: int = 0
+    cache_bytes: int | None = 0
 
     def evaluator(self, images: Mapping[str, np.ndarray[Any, Any]] | None = None) -> Evaluator:
         """An evaluator on these images, or on the files, memory-mapped."""
         if images is None:
             images = {n: ImageStore.open(path).images for n, path in self.image_paths.items()}
         return Evaluator(
-            self.model, images, self.mean, self.std, self.runtime, self.cache_bytes
+            self.model, images, self.mean, self.std, self.runtime,
+            CACHE_BYTES if self.cache_bytes is None else self.cache_bytes,
         )
 
 
@@ -117,7 +122,9 @@ def evaluate_task(evaluator: Evaluator, task: Task) -> Results:
             if len(task.configs) == 1:
                 return [Failure(str(error))]
             break
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
             reason = str(error).splitlines()[0] if str(error) else "out of memory"
         evaluator.forget()  # out here, as the error's traceback holds on to tensors
     else:
@@ -127,6 +134,12 @@ def evaluate_task(evaluator: Evaluator, task: Task) -> Results:
         evaluate_task(evaluator, replace(task, keys=(key,), configs=(config,)))[0]
         for key, config in zip(task.keys, task.configs, strict=True)
     ]
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """PyTorch has an exception of its own on GPUs; on CPUs only its words tell."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "can't allocate memory" in str(error)
 
 
 class InProcessPool:
@@ -178,16 +191,21 @@ class RayPool:
             available = resources.get("GPU" if on_gpu else "CPU", 0.0)
             need = gpus_per_worker if on_gpu else float(job.runtime.threads)
             if need < 1:  # a worker's share lies on one GPU
-                most = max(1, int(available) * int(1 / need + 1e-9))
+                most = int(available) * int(1 / need + 1e-9)
             else:
-                most = max(1, int(available / need + 1e-9))
-            self.workers = most if workers is None else workers
-            if self.workers > most:
+                most = int(available / need + 1e-9)
+            self.workers = max(1, most) if workers is None else workers
+            if self.workers > most:  # Ray would wait for ever
+                share_of = "--gpus-per-worker" if on_gpu else "--threads"
                 raise ZtpError(
-                    f"--workers {self.workers} needs {self.workers * need:g} "
-                    f"{'GPUs' if on_gpu else 'CPU cores'}, but Ray has {available:g}; "
-                    f"use --workers {most}"
+                    f"--workers {self.workers} with {share_of} {need:g} needs "
+                    f"{self.workers * need:g} {'GPUs' if on_gpu else 'CPU cores'}, but Ray has "
+                    f"{available:g}; use "
+                    + (f"--workers {most}" if most else f"a smaller {share_of}")
                 )
+            if job.cache_bytes is None:
+                each = resources.get("memory", math.inf) / self.workers
+                job = replace(job, cache_bytes=int(min(CACHE_BYTES, CACHE_SHARE * each)))
             self._job = ray.put(job)  # kept here: a worker may have to be made again
             stored: dict[str, Any] = {}
             if len(ray.nodes()) > 1 or address is not None:  # other machines have no such files

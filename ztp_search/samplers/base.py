@@ -53,7 +53,8 @@ class Sampler(ABC):
     def propose(self, index: int) -> Proposal | None:
         """The configuration of trial `index`; None once the space seems to hold no new one.
 
-        Raises BudgetError where whole numbers of tokens miss the budget at every attempt.
+        Raises BudgetError where whole numbers of tokens miss the budget at every attempt, and
+        there was never a configuration that met it.
         """
         missed = 0
         for attempt in range(MAX_ATTEMPTS):
@@ -62,7 +63,7 @@ class Sampler(ABC):
                 config = self.decoder.decode(point)
             except BudgetError:
                 missed += 1
-                if missed == attempt + 1 == MAX_MISSES:
+                if missed == attempt + 1 == MAX_MISSES and not self.seen:
                     raise
                 continue
             if self.seen.add(self._key(config)):
