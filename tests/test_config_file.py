@@ -189,7 +189,7 @@ def test_an_unknown_key_of_a_layer_is_refused_by_name(tmp_path: Path) -> None:
     assert "'rate'" in message and "layers[1]" in message and "retention" in message
 
 
-@pytest.mark.parametrize("key", MINIMAL)
+@pytest.mark.parametrize("key", ["config"])
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     message = refusal(tmp_path, {k: v for k, v in MINIMAL.items() if k != key})
     assert f"'{key}'" in message and "missing" in message
@@ -289,3 +289,45 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error:
             read_config_file(path)
         assert str(path) in one_line(error) and "cannot be read" in one_line(error)
+
+
+def test_the_layers_alone_are_enough(tmp_path: Path) -> None:
+    file = read_config_file(write(tmp_path, {"config": {"layers": [{"after_block": 2}]}}))
+    assert [layer.after_block for layer in file.config.layers] == [2]
+
+
+DATA = {
+    "source": "digits", "split": None, "holdout_split": None, "class_map": None, "config": {},
+    "seed": 0, "skip_unreadable": False, "images": {"count": 3, "sha256": "ab"},
+    "holdout": {"count": 0, "sha256": None},
+}  # fmt: skip
+RUNTIME = {"device": "cpu", "precision": "bf16", "batch_size": 8, "threads": 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "words"),
+    [
+        ("model.name", 3, "must be text"),
+        ("model.kwargs", None, "must be a mapping"),
+        ("model.weights", [], "must be text or null"),
+        ("model.num_classes", "ten", "must be a whole number or null"),
+        ("provenance.data", "digits", "must be a mapping with source, split"),
+        ("provenance.data", {}, "must be a mapping with source, split"),
+        ("provenance.data.source", None, "must be text"),
+        ("provenance.data.seed", -1, "must be a whole number"),
+        ("provenance.data.skip_unreadable", 0, "must be true or false"),
+        ("provenance.data.images", 3, "must be a mapping with count, sha256"),
+        ("provenance.data.images.count", True, "must be a whole number"),
+        ("provenance.data.holdout.sha256", 3, "must be text or null"),
+        ("provenance.runtime", [], "must be a mapping with device"),
+        ("provenance.runtime.batch_size", 0, "must be a whole number, 1 or more"),
+        ("provenance.runtime.precision", None, "must be text"),
+    ],
+)
+def test_a_value_of_a_wrong_kind_is_named(
+    tmp_path: Path, key: str, wrong: object, words: str
+) -> None:
+    full = FULL | {"provenance": {"data": DATA, "runtime": RUNTIME, "trial": 7}}
+    read_config_file(write(tmp_path, full))
+    message = refusal(tmp_path, changed(full, key, wrong))
+    assert key in message and words in message

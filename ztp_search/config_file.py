@@ -1,7 +1,7 @@
 """The configuration file: one JSON document that takes a configuration to other tools.
 
-A hand-written file needs `format`, `version` and `config` (with `layers`); an exported one says
-for which model, what it costs, the evidence for it and where it comes from. Realised counts are
+A hand-written file needs `config` with `layers` alone; an exported one says for which model, what
+it costs, the evidence for it and where it comes from. Realised counts are
 the authority: a file whose `tokens` contradict its rates is refused.
 """
 
@@ -9,17 +9,58 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ztp_search.config import PruningConfig, check_keys
 from ztp_search.cost import Geometry, cost_dict, flops
 from ztp_search.errors import ConfigError
 
 FORMAT, VERSION = "ztp-search/pruning-config", 1
-MODEL_KEYS = {"name", "kwargs", "weights", "num_classes", "weights_sha256", "geometry"}
+Shape: TypeAlias = "Mapping[str, str | Shape]"
+"""What stands under each key, by the words of KINDS; a nested one needs all of its keys."""
+
+KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "text or null": lambda value: value is None or isinstance(value, str),
+    "a whole number": lambda value: type(value) is int and value >= 0,
+    "a whole number, 1 or more": lambda value: type(value) is int and value > 0,
+    "a whole number or null": lambda value: value is None or type(value) is int,
+    "true or false": lambda value: isinstance(value, bool),
+    "a mapping": lambda value: isinstance(value, Mapping),
+    "a mapping or null": lambda value: value is None or isinstance(value, Mapping),
+}
+MODEL: Shape = {
+    "name": "text",
+    "kwargs": "a mapping",
+    "weights": "text or null",
+    "num_classes": "a whole number or null",
+    "weights_sha256": "text or null",
+    "geometry": "a mapping or null",
+}
+SET: Shape = {"count": "a whole number", "sha256": "text or null"}
+PROVENANCE: Shape = {
+    "data": {
+        "source": "text",
+        "split": "text or null",
+        "holdout_split": "text or null",
+        "class_map": "text or null",
+        "config": "a mapping",
+        "seed": "a whole number",
+        "skip_unreadable": "true or false",
+        "images": SET,
+        "holdout": SET,
+    },
+    "runtime": {
+        "device": "text",
+        "precision": "text",
+        "batch_size": "a whole number, 1 or more",
+        "threads": "a whole number, 1 or more",
+    },
+}
+"""What the commands read of it; there may be more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +110,19 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigFile:
         raise ConfigError(f"configuration file {name} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise ConfigError(f"configuration file {name} is not valid JSON: {error}") from None
-    optional = {"model", "tokens", "gflops", "evidence", "provenance"}
-    check_keys(data, name, {"format", "version", "config"}, optional)
+    optional = {"format", "version", "model", "tokens", "gflops", "evidence", "provenance"}
+    check_keys(data, name, {"config"}, optional)
     for key, value in (("format", FORMAT), ("version", VERSION)):
-        if type(data[key]) is not type(value) or data[key] != value:
-            raise ConfigError(f"{name}: {key} must be {value!r}, but got {data[key]!r}")
+        stated = data.get(key, value)
+        if type(stated) is not type(value) or stated != value:
+            raise ConfigError(f"{name}: {key} must be {value!r}, but got {stated!r}")
     model = data.get("model", {})
-    check_keys(model, f"{name}: model", set(), MODEL_KEYS)
+    check_keys(model, f"{name}: model", set(), set(MODEL))
+    _check_shape(model, MODEL, f"{name}: model")
     for key in ("evidence", "provenance"):
         if not isinstance(data.get(key, {}), Mapping):
             raise ConfigError(f"{name}: {key} must be a mapping, but got {data[key]!r}")
+    _check_shape(data.get("provenance", {}), PROVENANCE, f"{name}: provenance")
     file = ConfigFile(
         config=PruningConfig.from_dict(data["config"], f"{name}: config"),
         model=model,
@@ -119,6 +163,21 @@ def check_counts(
                 f"{name}: gflops.{key} is {stated[key]!r}, but the rates give {value}; "
                 "correct it or leave gflops out"
             )
+
+
+def _check_shape(data: Mapping[str, Any], shape: Shape, where: str) -> None:
+    for key, kind in shape.items():
+        if key not in data:
+            continue
+        value, at = data[key], f"{where}.{key}"
+        if not isinstance(kind, str):
+            if not isinstance(value, Mapping) or not kind.keys() <= value.keys():
+                raise ConfigError(
+                    f"{at} must be a mapping with {', '.join(kind)}, but got {value!r}"
+                )
+            _check_shape(value, kind, at)
+        elif not KINDS[kind](value):
+            raise ConfigError(f"{at} must be {kind}, but got {value!r}")
 
 
 def _geometry(data: Any, where: str) -> Geometry:

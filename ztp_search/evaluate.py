@@ -40,6 +40,11 @@ class Runtime:
 
 def resolve_runtime(device: str, precision: str, batch_size: int, threads: int) -> Runtime:
     """Turn "auto" into what this machine is best at: its GPU, and bf16 where that is native."""
+    for name, value, known in (
+        ("device", device, ("auto", "cpu", "cuda")), ("precision", precision, ("auto", *DTYPES))
+    ):  # fmt: skip
+        if value not in known:
+            raise ZtpError(f"{name} must be one of {', '.join(known)}, but got {value!r}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
