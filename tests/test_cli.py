@@ -1,8 +1,10 @@
 """The command line: what each command prints, refuses and leaves behind."""
 
+import argparse
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -30,9 +32,10 @@ from running import (
     until,
 )
 
-import ztp_search
+import ztp_search.cli
 from ztp_search.cli import main
 from ztp_search.objective import unpack_bits
+from ztp_search.tables import best_table
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -403,3 +406,37 @@ def test_an_interrupt_says_how_to_go_on(workers: int, tmp_path: Path) -> None:
     assert shlex.split(line.partition("To go on: ")[2]) == ["ztp-search", *argv, "--json"]
     assert len(completions(tmp_path)) >= 1
     assert gone(below)
+
+
+WIDE = {
+    "objective": "top1", "study": "exp[/data]", "trials": [{
+        "trial": 1234, "gflops": {"total": 3.0781}, "config": {"layers": [{"after_block": 3}]},
+        "evidence": {
+            "search": {"top1": 0.8123, "standard_error": 0.0057},
+            "holdout": {"top1": 0.8011, "minus_paper_schedule": -0.1115,
+                        "minus_paper_schedule_ci95": [-0.1272, -0.0958]},
+        },
+    }],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "80", "200"])
+def test_a_table_loses_no_number_and_no_name_in_whatever_width(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for terminal in ("0", "1"):
+        monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+        ztp_search.cli._print(argparse.Namespace(json=False), WIDE, best_table)
+        out = capsys.readouterr().out
+        assert "…" not in out
+        if terminal == "0":  # a file or a pipe: in one line
+            assert "-11.15 [-12.72, -9.58]" in out and "1234" in out
+        assert "exp[/data]" in re.sub(r"\s|\x1b\[[0-9;]*m", "", out)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "localhost:99999"])
+def test_an_address_where_nothing_listens_is_one_line_at_once(cli: Run, address: str) -> None:
+    status, _, err = cli("--space", "digits", "--budget", "60%", "--address", address)
+    assert status == 2
+    assert one_line(err).startswith(f"ztp-search: --address {address}: no Ray cluster answers")

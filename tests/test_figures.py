@@ -20,6 +20,7 @@ def front(*accuracies: float) -> dict[str, Any]:
             "gflops": 1.0 + index,
             "accuracy": accuracy,
             "images": 2000,
+            "image_set": "holdout",
             "unpruned_accuracy": 0.9,
             "unpruned_gflops": 4.6,
             "minus_unpruned_ci95": [accuracy - 0.91, accuracy - 0.88],

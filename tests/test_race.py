@@ -304,10 +304,10 @@ def test_several_budgets_print_one_table_and_draw_the_front(
     assert main(argv) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(" trial ") for line in lines) == 2
-    assert (tmp_path / "front.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "front-s.svg").read_text().startswith("<?xml")
     assert main([*argv, "--json"]) == 0
     found = document(capsys.readouterr().out)
-    assert found["figure"].endswith("front.svg") and len(found["budgets"]) == 2
+    assert found["figure"].endswith("front-s.svg") and len(found["budgets"]) == 2
     json.dumps(found, allow_nan=False)
 
 

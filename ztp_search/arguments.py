@@ -86,7 +86,7 @@ def _search_arguments(parser: Parser) -> None:
         help="accuracy, or agreement with the unpruned model, which needs no labels")
     add("--trials", type=_positive, metavar="N", help="configurations to evaluate in all")
     add("--timeout", type=_seconds, metavar="TIME",
-        help="start no trial after 90s, 30m or 2h, but for the first few")
+        help="start no more trials than can be raced to the end in 90s, 30m or 2h")
     add("--seed", type=_natural, default=0, metavar="N", help="of configurations and image order")
     add("--sampler", choices=tuple(SAMPLERS), default="monte-carlo",
         help="how configurations are proposed (default monte-carlo)")
@@ -103,13 +103,13 @@ def _search_arguments(parser: Parser) -> None:
     add("--images", type=_positive, metavar="N", help="images that choose the winner")
     add("--holdout", type=_natural, metavar="N", help="other images that report on it")
     _worker_arguments(parser, "auto")
-    _storage_arguments(parser)
+    _storage_arguments(parser, "(default: made of space, budget and seed)")
     _json_argument(parser)
 
 
 def _model_arguments(parser: Parser) -> None:
     add = parser.add_argument_group("model").add_argument
-    add("--model", metavar="NAME", help="a timm model (default: the space's)")
+    add("--model", metavar="NAME", help="a timm model (default: that of the space or file)")
     add("--model-kwargs", nargs="*", metavar="K=V", help="arguments of its constructor")
     add("--weights", metavar="FILE",
         help="safetensors or a state dict (default: timm's pretrained weights)")
@@ -154,10 +154,12 @@ def _worker_arguments(parser: Parser, default: str | None) -> None:
     add("--address", metavar="RAY", help="Ray cluster to use (default: start one here)")
 
 
-def _storage_arguments(parser: Parser) -> None:
+def _storage_arguments(
+    parser: Parser, study: str = "(default: the one that was searched last)"
+) -> None:
     add = parser.add_argument_group("storage").add_argument
     add("--storage", metavar="URL", help="database (default: SQLite in --out)")
-    add("--study", metavar="NAME", help="(default: made of space, budget and seed)")
+    add("--study", metavar="NAME", help=study)
     add("--out", default="ztp-runs", metavar="DIR",
         help="folder for the database and decoded images (default ztp-runs)")
 
@@ -221,6 +223,8 @@ def _positive(text: str) -> int:
 def _natural(text: str) -> int:
     if not re.fullmatch(r"[0-9]+", text):
         raise argparse.ArgumentTypeError(f"must be a whole number, but got {text!r}")
+    if len(text) > 12:
+        raise argparse.ArgumentTypeError(f"must be below 10^12, but got {text}")
     return int(text)
 
 
@@ -260,7 +264,7 @@ def _seconds(text: str) -> float:
 
 
 def _bytes(text: str) -> int:
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    match = re.fullmatch(r"([0-9]{0,15}\.?[0-9]{1,15})\s*([kmgt]?)(i?)b?", text.strip().lower())
     if match is None:
         raise argparse.ArgumentTypeError(f"must read as 512MB, 2GB or 0, but got {text!r}")
     base = 1024 if match[3] else 1000

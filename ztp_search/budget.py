@@ -38,17 +38,23 @@ MAX_BUDGETS = 100
 
 
 def split_budgets(text: str) -> tuple[str, ...]:
-    """The budgets of "2.5,3.0,3.5" or "2.5:4.0:6" (from, to, how many), each as it is written.
+    """The budgets of "2.5,3.0,3.5" or "2.5:4.0:6" (from, to, how many), in their shortest form.
 
     Shares go likewise: "50%,67%" or "50%:80%:4". In the order given, none twice.
     """
     budgets: list[str] = []
     for part in text.split(","):
-        budgets += _range(part, text) if ":" in part else [part.strip()]
+        budgets += _range(part, text) if ":" in part else [_shortest(part)]
     budgets = list(dict.fromkeys(budgets))
     if len(budgets) > MAX_BUDGETS:
         raise BudgetError(f"--budget {text} means {len(budgets)} budgets; {MAX_BUDGETS} at most")
     return tuple(budgets)
+
+
+def _shortest(part: str) -> str:
+    """3.0 as 3, so that a budget has one name; what is none stays for `check_budgets`."""
+    match = re.fullmatch(rf"\s*({NUMBER})\s*(%?)\s*", part)
+    return part.strip() if match is None else f"{float(match[1]):.12g}{match[2]}"
 
 
 def _range(part: str, text: str) -> list[str]:

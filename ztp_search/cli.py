@@ -17,7 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
 
 from ztp_search.arguments import parse
 from ztp_search.errors import WorkerError, ZtpError
@@ -75,12 +77,18 @@ def _search(args: argparse.Namespace) -> None:
         from ztp_search.search import run
         from ztp_search.tables import search_tables
 
-        document = run(settings(args), progress)
+        asked = settings(args)
+        document = run(asked, progress)
         if "front" in document:
             from ztp_search.figures import front_figure
 
-            document["figure"] = str(Path(args.out) / "front.svg")
-            front_figure(document, Path(document["figure"]))
+            name = args.study or f"{Path(asked.space.name).stem}-seed{args.seed}"
+            path = Path(args.out) / f"front-{name.replace('/', '_')}.svg"
+            try:
+                front_figure(document, path)
+                document["figure"] = str(path)
+            except ZtpError as error:  # the result is not lost for want of a picture
+                progress.note(str(error))
     _print(args, document, search_tables)
 
 
@@ -154,6 +162,7 @@ def _export(args: argparse.Namespace) -> None:
 
     with Study.load(storage(args), args.study) as study:
         text = EXPORTERS[args.format](config_file(study, find_trial(study, args.trial)))
+        name = study.name
     if args.output is None:
         sys.stdout.write(text)
         return
@@ -161,7 +170,7 @@ def _export(args: argparse.Namespace) -> None:
         Path(args.output).write_text(text, encoding="utf-8")
     except OSError as error:
         raise ZtpError(f"--output {args.output} cannot be written: {error.strerror}") from None
-    print(f"wrote {args.output}", file=sys.stderr)
+    print(f"wrote {args.output} (of study {name})", file=sys.stderr)
 
 
 def _dashboard(args: argparse.Namespace) -> None:
@@ -203,7 +212,13 @@ def _print(args: argparse.Namespace, document: Mapping[str, Any], table: Any) ->
         print(json.dumps(document, indent=1, allow_nan=False))
         return
     shown: RenderableType = table(document)
-    console = Console()
+    console = Console(markup=False, emoji=False)
+    if not console.is_terminal:  # a file or another program loses nothing by long lines
+        parts = shown.renderables if isinstance(shown, Group) else [shown]
+        endless = console.options.update(width=10_000)
+        tables = [part for part in parts if isinstance(part, Table)]
+        widths = [Measurement.get(console, endless, table).maximum for table in tables]
+        console.width = max([console.width, *widths])
     with console.capture() as capture:  # rich itself would exit with 1 where the reader has left
         console.print(shown)
     sys.stdout.write(capture.get())

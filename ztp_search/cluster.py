@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,7 @@ def connect(address: str | None, threads: int, workers: int | None) -> None:
         "configure_logging": False,
     }
     if address is not None:
+        _check_answers(address)
         try:
             ray.init(address=address, **options)
         except (ConnectionError, RayError, ValueError) as error:
@@ -43,6 +45,17 @@ def connect(address: str | None, threads: int, workers: int | None) -> None:
     # A worker of more threads than there are cores is slow, but it is what a study may ask for.
     options["num_cpus"] = max(threads * (workers or 1), os.cpu_count() or 1)
     ray.init(address="local", include_dashboard=False, **options)  # whatever RAY_ADDRESS says
+
+
+def _check_answers(address: str) -> None:
+    """ZtpError where nothing listens at HOST:PORT: Ray itself would go on trying for ever."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ZtpError(f"--address {address}: no Ray cluster answers there ({error})") from None
 
 
 def disconnect() -> None:

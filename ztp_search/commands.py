@@ -125,6 +125,11 @@ def _sources(args: argparse.Namespace, file: ConfigFile) -> tuple[Sources, str]:
     if args.data is not None or stored is None:
         if args.data is None:
             raise ZtpError(f"{args.config} names no images; give --data")
+        for flag, value in (
+            ("--image-set", args.image_set), ("--holdout-split", args.holdout_split)
+        ):  # fmt: skip
+            if value is not None:
+                raise ZtpError(f"{flag} {value} is of the file's images; leave it or --data out")
         data = DataSpec(args.data, args.split, None, args.class_map)
         count = args.images or DEFAULTS["images"]
         stated = stored["config"] if stored and args.model is None else {}

@@ -41,12 +41,14 @@ def front_figure(document: Mapping[str, Any], path: Path) -> None:
             [max(0.0, value - low) for value, (low, _) in zip(values, bounds, strict=True)],
             [max(0.0, high - value) for value, (_, high) in zip(values, bounds, strict=True)],
         ],
-        fmt="o", color="C0", capsize=3, label="winner, 95 % interval against unpruned",
+        fmt="o", color="C0", capsize=3, label="winner, 95 % interval",
     )  # fmt: skip
     axes.set_xlabel("GFLOPs per image")
-    axes.set_ylabel(f"{document['objective']} in % on {points[0]['images']:,} images")
+    axes.set_ylabel(
+        f"{document['objective']} in % on {points[0]['images']:,} {points[0]['image_set']} images"
+    )
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=3, fontsize="small")  # off the data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)

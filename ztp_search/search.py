@@ -109,6 +109,7 @@ def _search(
     seconds: float | None,
 ) -> None:
     """One budget: references, trials, confirmation."""
+    study.take_turn()
     store_unpruned(measuring, study)
     wanted = Wanted(
         trials=settings.trials,

@@ -147,7 +147,7 @@ def evaluation_table(document: Mapping[str, Any]) -> Table:
 def spaces_table(document: Mapping[str, Any]) -> Table:
     """The shipped spaces."""
     table = _table("Search spaces", "name", "model and data")
-    table.columns[1].justify, table.columns[1].no_wrap = "left", False
+    table.columns[1].justify = "left"
     for space in document["spaces"]:
         what = " on ".join(filter(None, (space["model"], space["data"]))) or "any --model"
         table.add_row(space["name"], f"{what}\n{space['about']}")
@@ -184,7 +184,7 @@ def _table(title: str, *columns: str) -> Table:
         padding=(0, 1), collapse_padding=True, pad_edge=False,
     )  # fmt: skip
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     return table
 
 

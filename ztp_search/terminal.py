@@ -20,11 +20,12 @@ class TerminalProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = console.is_terminal
+        self._live = console.is_terminal and not console.is_dumb_terminal
         self._stage = ""
         self._printed = 0.0
         self._bars = Bars(
-            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[text]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(16),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console, transient=True,
         )  # fmt: skip
         self._bar = self._bars.add_task("", total=None, text="", visible=False)
@@ -52,10 +53,10 @@ class TerminalProgress(Progress):
                 self._bar, description=text, total=None, completed=0, text="", visible=True
             )
         else:
-            self._console.print(text, highlight=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def images(self, done: int, total: int) -> None:
         self._show(self._stage, done, total, f"{done:,} of {total:,} images")
@@ -72,7 +73,7 @@ class TerminalProgress(Progress):
         self._stage = "trials"
         self._show(
             "trials", status.done, status.total,
-            f"{status.done} of {status.total}{rung}  {speed}{best}{left}",
+            f"{status.done} of {status.total}{left}{best}{rung}  {speed}",
         )  # fmt: skip
 
     def _show(self, description: str, done: int, total: int, text: str) -> None:
@@ -85,7 +86,9 @@ class TerminalProgress(Progress):
         now = time.monotonic()
         if now - self._printed >= SECONDS_PER_LINE or done == total:
             self._printed = now
-            self._console.print(f"{description}: {text}", highlight=False)
+            self._console.print(
+                f"{description}: {text}", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 def _clock(seconds: float) -> str:

@@ -108,7 +108,7 @@ class Trials:
 
     def _race(self, planned: Planned) -> None:
         numbers = range(planned.start, planned.stop)
-        entries = [self.stored[number] for number in numbers if number in self.stored]
+        entries = [entry for number, entry in sorted(self.stored.items()) if number in numbers]
         for entry in entries:
             self.samplers[planned.sampler].remember(entry.config)
         cohort = Cohort(

@@ -116,7 +116,7 @@ def _create(spec: ModelSpec, pretrained: bool) -> nn.Module:
     if spec.num_classes is not None:
         if kwargs.setdefault("num_classes", spec.num_classes) != spec.num_classes:
             raise ModelError(f"--num-classes {spec.num_classes} contradicts "
-                             f"num_classes={kwargs['num_classes']} in --model-kwargs")
+                             f"num_classes={kwargs['num_classes']} in --model-kwargs or the space")
     try:
         model: nn.Module = timm.create_model(spec.name, pretrained=pretrained, **kwargs)
     except OSError:  # the network's and the disk's are the caller's to explain

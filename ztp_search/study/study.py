@@ -179,6 +179,12 @@ class Study:
         stored = self._attributes().items()
         return {key: value for key, value in stored if not is_reserved(key)}
 
+    def take_turn(self) -> None:
+        """Count as the study whose driver started last; of several, the one that is worked on."""
+        started = datetime.now(UTC).isoformat(timespec="microseconds")
+        driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+        self._set_attribute("driver", driver)
+
     def set_attribute(self, key: str, value: Any) -> None:
         """Store a result of the study as a whole (a JSON value) over what stood there."""
         assert self._driving and not is_reserved(key)
@@ -210,9 +216,7 @@ class Study:
             )
         self._check_trials()
         self._agree(json.loads(to_json(contract)))
-        started = datetime.now(UTC).isoformat(timespec="microseconds")
-        driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-        self._set_attribute("driver", driver)
+        self.take_turn()
         # The storage's call, as the study's own is experimental and warns.
         with explained(self._url):
             self._optuna.set_study_system_attr(self._id, "study:metric_names", ["accuracy"])
