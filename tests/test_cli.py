@@ -33,6 +33,7 @@ from running import (
 )
 
 import ztp_search.cli
+import ztp_search.cluster
 from ztp_search.cli import main
 from ztp_search.objective import unpack_bits
 from ztp_search.tables import best_table
@@ -440,3 +441,19 @@ def test_an_address_where_nothing_listens_is_one_line_at_once(cli: Run, address:
     status, _, err = cli("--space", "digits", "--budget", "60%", "--address", address)
     assert status == 2
     assert one_line(err).startswith(f"ztp-search: --address {address}: no Ray cluster answers")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--budget", "50%,much"), ("--weights", "/no/file"), ("--data", "/nope"),
+     ("--class-map", "/no/map"), ("--storage", "nope"), ("--storage", "ftp://u:secret@h/d")],
+)  # fmt: skip
+def test_what_the_arguments_alone_show_is_found_before_ray_starts(
+    option: str, value: str, cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(ztp_search.cluster, "connect", started)
+    status, _, err = cli("--space", "digits", "--budget", "68%", option, value)
+    assert status == 2 and "secret" not in one_line(err)

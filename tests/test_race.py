@@ -362,3 +362,12 @@ def test_a_resume_keeps_the_finalists_of_cohorts_that_have_begun(
     assert {trial.state for trial in stored(tmp_path)} == {"running"}
     race(tmp_path, "--candidates", "1")
     assert results(stored(tmp_path)) == results(stored(raced.out))
+
+
+def test_best_takes_the_budget_that_was_worked_on_when_the_search_was_interrupted(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(Interrupted):
+        race(tmp_path, "--budget", "50%,60%", heard=Interrupting(1))
+    with Study.load(url_of(tmp_path), None) as study:
+        assert study.name == "s-50%" and study.trials()

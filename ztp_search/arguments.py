@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from ztp_search.errors import ZtpError
@@ -40,6 +41,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     namespace = _parser(command).parse_args(rest)
     namespace.command = command
     return namespace
+
+
+def storage_url(args: argparse.Namespace) -> str:
+    """The storage; by default SQLite in the output folder."""
+    url: str = args.storage or f"sqlite:///{Path(args.out) / 'studies.db'}"
+    return url
 
 
 def _parser(command: str) -> Parser:
@@ -84,7 +91,8 @@ def _search_arguments(parser: Parser) -> None:
     add("--space", metavar="NAME|FILE", help="search space (default: that of the model)")
     add("--objective", choices=("top1", "agreement"), default="top1",
         help="accuracy, or agreement with the unpruned model, which needs no labels")
-    add("--trials", type=_positive, metavar="N", help="configurations to evaluate in all")
+    add("--trials", type=_positive, metavar="N",
+        help="configurations to evaluate in all (default: the space's)")
     add("--timeout", type=_seconds, metavar="TIME",
         help="start no more trials than can be raced to the end in 90s, 30m or 2h")
     add("--seed", type=_natural, default=0, metavar="N", help="of configurations and image order")
@@ -100,8 +108,10 @@ def _search_arguments(parser: Parser) -> None:
     _model_arguments(parser)
     _data_arguments(parser)
     add = parser.add_argument_group("images").add_argument
-    add("--images", type=_positive, metavar="N", help="images that choose the winner")
-    add("--holdout", type=_natural, metavar="N", help="other images that report on it")
+    add("--images", type=_positive, metavar="N",
+        help="images that choose the winner (default: the space's)")
+    add("--holdout", type=_natural, metavar="N",
+        help="other images that report on it (default: the space's)")
     _worker_arguments(parser, "auto")
     _storage_arguments(parser, "(default: made of space, budget and seed)")
     _json_argument(parser)
@@ -113,14 +123,14 @@ def _model_arguments(parser: Parser) -> None:
     add("--model-kwargs", nargs="*", metavar="K=V", help="arguments of its constructor")
     add("--weights", metavar="FILE",
         help="safetensors or a state dict (default: timm's pretrained weights)")
-    add("--num-classes", type=_positive, metavar="N")
+    add("--num-classes", type=_positive, metavar="N", help="of its head")
 
 
 def _data_arguments(parser: Parser) -> None:
     add = parser.add_argument_group("data").add_argument
     add("--data", metavar="PATH|NAME",
         help="folder of images, or hfds/NAME, wds/PATH, torch/NAME as timm opens them")
-    add("--split", metavar="S")
+    add("--split", metavar="S", help="of a data set that has several")
     add("--holdout-split", metavar="S",
         help="take holdout images from another split (default: other images of --split)")
     add("--class-map", metavar="FILE",
@@ -138,7 +148,8 @@ def _data_arguments(parser: Parser) -> None:
 def _worker_arguments(parser: Parser, default: str | None) -> None:
     """default: what --precision and --device say unless stated; None takes the file's."""
     add = parser.add_argument_group("how it runs (belongs to the study)").add_argument
-    add("--batch-size", type=_positive, metavar="N")
+    add("--batch-size", type=_positive, metavar="N",
+        help="images per forward (default: that of the space or file)")
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default=default)
     add("--device", choices=("auto", "cpu", "cuda"), default=default)
     add("--threads", type=_positive, default=1 if default else None, metavar="N",

@@ -21,7 +21,7 @@ from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 
-from ztp_search.arguments import parse
+from ztp_search.arguments import parse, storage_url
 from ztp_search.errors import WorkerError, ZtpError
 
 
@@ -98,6 +98,13 @@ def _check(args: argparse.Namespace) -> None:
     from ztp_search.space import load_space
 
     check_budgets(args.budget)
+    if args.data is not None and args.data.startswith(("/", "./", "../")):
+        if not Path(args.data).exists():
+            raise ZtpError(f"--data {args.data} does not exist; give its path")
+    if args.storage is not None:
+        from ztp_search.study import parse_url
+
+        parse_url(args.storage)
     if args.space is not None:
         load_space(args.space)
     for flag in ("weights", "class_map"):
@@ -129,11 +136,10 @@ def _early_ray(args: argparse.Namespace) -> Iterator[None]:
 
 def _best(args: argparse.Namespace) -> None:
     from ztp_search.report import best_document
-    from ztp_search.requests import storage
     from ztp_search.study import Study
     from ztp_search.tables import best_table
 
-    with Study.load(storage(args), args.study) as study:
+    with Study.load(storage_url(args), args.study) as study:
         _print(args, best_document(study, args.n), best_table)
 
 
@@ -157,10 +163,9 @@ def _cost(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
     from ztp_search.exporters import EXPORTERS
     from ztp_search.report import config_file, find_trial
-    from ztp_search.requests import storage
     from ztp_search.study import Study
 
-    with Study.load(storage(args), args.study) as study:
+    with Study.load(storage_url(args), args.study) as study:
         text = EXPORTERS[args.format](config_file(study, find_trial(study, args.trial)))
         name = study.name
     if args.output is None:
@@ -175,9 +180,8 @@ def _export(args: argparse.Namespace) -> None:
 
 def _dashboard(args: argparse.Namespace) -> None:
     from ztp_search.dashboard import serve
-    from ztp_search.requests import storage
 
-    serve(storage(args), args.host, args.port, allow_edit=args.allow_edit)
+    serve(storage_url(args), args.host, args.port, allow_edit=args.allow_edit)
 
 
 def _spaces(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ztp_search.arguments import storage_url
 from ztp_search.backbones.loading import ModelSpec, parse_model_kwargs
 from ztp_search.budget import split_budgets
 from ztp_search.data import DataSpec
@@ -32,7 +33,7 @@ def settings(args: argparse.Namespace) -> Settings:
         sources=sources,
         workers=worker_options(args),
         studies={budget: _study_name(args, space, budget, len(budgets)) for budget in budgets},
-        storage=storage(args),
+        storage=storage_url(args),
         trials=args.trials or defaults["trials"],
         batch_size=args.batch_size or defaults["batch_size"],
         tolerance=args.tolerance,
@@ -51,12 +52,6 @@ def settings(args: argparse.Namespace) -> Settings:
 
 def worker_options(args: argparse.Namespace) -> WorkerOptions:
     return WorkerOptions(args.workers, args.gpus_per_worker, args.address, args.cache_memory)
-
-
-def storage(args: argparse.Namespace) -> str:
-    """The storage URL; by default SQLite in the output folder."""
-    url: str = args.storage or f"sqlite:///{Path(args.out) / 'studies.db'}"
-    return url
 
 
 def data_overrides(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The study in an Optuna database."""
 
-from ztp_search.study.database import dashboard_storage, redact
+from ztp_search.study.database import dashboard_storage, parse_url, redact
 from ztp_search.study.study import Study, list_studies
 from ztp_search.study.trial import NewTrial, StoredTrial, Update
 
@@ -11,5 +11,6 @@ __all__ = [
     "Update",
     "dashboard_storage",
     "list_studies",
+    "parse_url",
     "redact",
 ]

@@ -32,7 +32,7 @@ def redact(url: str) -> str:
 
 def connect(storage: str, create: bool) -> tuple[sa.URL, RDBStorage]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the search says itself what matters
-    url = _parse(storage)
+    url = parse_url(storage)
     options: dict[str, Any] = {"pool_pre_ping": True}
     with explained(url), ExitStack() as held:
         if url.database is not None and url.get_backend_name() == "sqlite":
@@ -52,7 +52,8 @@ def dashboard_storage(storage: str) -> RDBStorage:
     return connect(storage, create=False)[1]
 
 
-def _parse(storage: str) -> sa.URL:
+def parse_url(storage: str) -> sa.URL:
+    """The URL of a storage that can hold studies; StudyError, without its password, else."""
     example = "sqlite:///ztp-runs/study.db or postgresql://user@host/database"
     try:
         url = sa.make_url(storage)
