@@ -457,3 +457,13 @@ def test_what_the_arguments_alone_show_is_found_before_ray_starts(
     monkeypatch.setattr(ztp_search.cluster, "connect", started)
     status, _, err = cli("--space", "digits", "--budget", "68%", option, value)
     assert status == 2 and "secret" not in one_line(err)
+
+
+@pytest.mark.parametrize("argv", [["spaces"], ["spaces", "--json"]])
+def test_a_full_disk_is_one_line(argv: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ztp_search.cli", *argv], stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2 and "stdout cannot be written" in one_line(done.stderr)

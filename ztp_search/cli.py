@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shlex
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkerError as error:
         return _fail(str(error), 1)
     except BrokenPipeError:  # `ztp-search best | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return 0
     except KeyboardInterrupt:
         words = [_without_password(word) for word in ["ztp-search", *arguments]]
@@ -60,7 +61,6 @@ def _without_password(word: str) -> str:
 def _run(arguments: Sequence[str]) -> int:
     args = parse(arguments)
     COMMANDS[args.command](args)
-    sys.stdout.flush()  # here, where a reader that has left is handled
     return 0
 
 
@@ -169,7 +169,7 @@ def _export(args: argparse.Namespace) -> None:
         text = EXPORTERS[args.format](config_file(study, find_trial(study, args.trial)))
         name = study.name
     if args.output is None:
-        sys.stdout.write(text)
+        _write(text)
         return
     try:
         Path(args.output).write_text(text, encoding="utf-8")
@@ -213,7 +213,7 @@ COMMANDS = {
 def _print(args: argparse.Namespace, document: Mapping[str, Any], table: Any) -> None:
     """One JSON document, or a table for people."""
     if args.json:
-        print(json.dumps(document, indent=1, allow_nan=False))
+        _write(json.dumps(document, indent=1, allow_nan=False) + "\n")
         return
     shown: RenderableType = table(document)
     console = Console(markup=False, emoji=False)
@@ -223,9 +223,27 @@ def _print(args: argparse.Namespace, document: Mapping[str, Any], table: Any) ->
         tables = [part for part in parts if isinstance(part, Table)]
         widths = [Measurement.get(console, endless, table).maximum for table in tables]
         console.width = max([console.width, *widths])
-    with console.capture() as capture:  # rich itself would exit with 1 where the reader has left
-        console.print(shown)
-    sys.stdout.write(capture.get())
+    width = console.width  # of the terminal, so before the console writes elsewhere
+    console.file = buffer = io.StringIO()  # rich itself exits with 1 where the reader has left
+    console.print(shown, width=width)
+    _write(buffer.getvalue())
+
+
+def _write(text: str) -> None:
+    """To stdout, at once: a full disk is noticed here."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _silence_stdout()
+        raise ZtpError(f"stdout cannot be written: {error.strerror}") from None
+
+
+def _silence_stdout() -> None:
+    """What is left in its buffer cannot be written, and Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _only_results_on_stdout() -> contextlib.redirect_stdout[Any]:
