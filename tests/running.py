@@ -76,6 +76,8 @@ def process(*argv: str, console_script: bool = False) -> Iterator[subprocess.Pop
     child = subprocess.Popen(
         [*command, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env={**os.environ, "COLUMNS": "200"},
+        # A shell that runs the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
         yield child
