@@ -31,6 +31,10 @@ RACE = [
 SECONDS = 180
 """After which a process that should have ended, or got somewhere, is given up."""
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that runs the tests in the background has them, and their processes, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def parsed(*argv: str) -> argparse.Namespace:
     return parse(list(argv))
@@ -76,8 +80,6 @@ def process(*argv: str, console_script: bool = False) -> Iterator[subprocess.Pop
     child = subprocess.Popen(
         [*command, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env={**os.environ, "COLUMNS": "200"},
-        # A shell that runs the tests in the background has them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
         yield child
