@@ -6,7 +6,8 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from ztp_search.data import DataSpec, decoding, prepare
+from ztp_search.data import decoding, prepare
+from ztp_search.settings import DataSpec
 
 CONFIG = {
     "input_size": [3, 16, 16],

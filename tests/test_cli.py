@@ -187,7 +187,8 @@ def test_load_config_and_apply_give_the_stored_results(
 ) -> None:
     import copy
 
-    from ztp_search.data import DataSpec, prepare
+    from ztp_search.data import prepare
+    from ztp_search.settings import DataSpec
 
     sets = prepare(
         DataSpec("digits", "search", "holdout", None), digits.loaded.data_config, images=96,
@@ -323,7 +324,7 @@ def test_a_file_by_hand_needs_model_and_images(cli: Run, tmp_path: Path) -> None
     status, out, _ = cli("cost", path, "--model", "deit_tiny_patch16_224", "--json")
     # 0.7 of 196 patch tokens are 137.2, and a class token.
     assert status == 0 and document(out)["tokens"] == [197] * 2 + [138] * 11
-    status, _, err = cli("evaluate", path, "--model", "deit_tiny_patch16_224", "--weights", "w.pt")
+    status, _, err = cli("evaluate", path, "--model", "deit_tiny_patch16_224")
     assert status == 2 and "--data" in one_line(err)
     path = written(tmp_path, [{"after_block": 40}])
     status, _, err = cli("cost", path, "--model", "deit_tiny_patch16_224")
@@ -443,20 +444,61 @@ def test_an_address_where_nothing_listens_is_one_line_at_once(cli: Run, address:
     assert one_line(err).startswith(f"ztp-search: --address {address}: no Ray cluster answers")
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("--budget", "50%,much"), ("--weights", "/no/file"), ("--data", "/nope"),
-     ("--class-map", "/no/map"), ("--storage", "nope"), ("--storage", "ftp://u:secret@h/d")],
-)  # fmt: skip
-def test_what_the_arguments_alone_show_is_found_before_ray_starts(
-    option: str, value: str, cli: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing slow has begun while this is in force."""
+
     def started(*_: object) -> None:
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr(ztp_search.cluster, "connect", started)
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--budget", "50%,much"), ("--weights", "/no/file"), ("--data", "/nope"),
+     ("--class-map", "/no/map"), ("--storage", "nope"), ("--storage", "ftp://u:secret@h/d"),
+     ("--space", "any"), ("--model-kwargs", "depth")],
+)  # fmt: skip
+def test_what_the_arguments_alone_show_is_found_before_ray_starts(
+    option: str, value: str, cli: Run
+) -> None:
     status, _, err = cli("--space", "digits", "--budget", "68%", option, value)
     assert status == 2 and "secret" not in one_line(err)
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_model_without_images_is_found_before_ray_starts(cli: Run) -> None:
+    status, _, err = cli("--model", "vit_tiny_patch16_384", "--budget", "68%")
+    assert status == 2 and "--data is needed" in one_line(err)
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [(["--seed", "7"], "seed 0 (now 7)"),
+     (["--batch-size", "16"], "runtime.batch_size 32 (now 16)"),
+     (["--threads", "3"], "runtime.threads 1 (now 3)"),
+     (["--precision", "bf16"], "runtime.precision fp32 (now bf16)"),
+     (["--tolerance", "2%"], "budget.tolerance 0.01 (now 0.02)"),
+     (["--budget-counts", "backbone"], "budget.counts total (now backbone)"),
+     (["--objective", "agreement"], "objective top1 (now agreement)"),
+     (["--sampler", "qmc"], "sampler monte-carlo (now qmc)"),
+     (["--racing", "both"], "racing.rule off (now both)"),
+     (["--model-kwargs", "depth=3"], "model.kwargs.depth 8 (now 3)")],
+)  # fmt: skip
+def test_settings_that_a_study_was_not_made_with_are_named_before_ray_starts(
+    changed: list[str], named: str, finished: Finished, cli: Run
+) -> None:
+    before = (finished.out / "studies.db").read_bytes()
+    argv = [word for word in finished.argv if word not in ("--workers", "0")]
+    status, _, err = cli(*argv, *changed)
+    assert status == 2 and one_line(err) == (
+        f"ztp-search: study 's' was made with other settings: {named}; "
+        f"use another --study name, or the old settings"
+    )
+    assert (finished.out / "studies.db").read_bytes() == before
 
 
 @pytest.mark.parametrize("argv", [["spaces"], ["spaces", "--json"]])

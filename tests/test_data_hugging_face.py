@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from pictures import counted_decodes, png, prepared
 
-from ztp_search.data import DataSpec, open_source
+from ztp_search.data import open_source
 from ztp_search.data.hub import hub
 from ztp_search.errors import DataError
+from ztp_search.settings import DataSpec
 
 decodes = pytest.fixture(counted_decodes)
 WNIDS = ["n01440764", "n01443537", "n15075141"]  # outputs 0, 1 and 999 of ImageNet's thousand

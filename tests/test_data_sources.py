@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from pictures import CONFIG, cats_and_dogs, folder_of, png, prepared, tar_of
 
-from ztp_search.data import DataSpec, open_source
+from ztp_search.data import open_source
 from ztp_search.errors import DataError
+from ztp_search.settings import DataSpec
 
 folder = pytest.fixture(cats_and_dogs)
 

@@ -11,8 +11,9 @@ import torch
 from pictures import CONFIG, cats_and_dogs, counted_decodes, folder_of, png, prepared
 from PIL import Image
 
-from ztp_search.data import DataSpec, ImageStore, decoding, normalise, open_source
+from ztp_search.data import ImageStore, decoding, normalise, open_source
 from ztp_search.errors import DataError
+from ztp_search.settings import DataSpec
 
 folder = pytest.fixture(cats_and_dogs)
 decodes = pytest.fixture(counted_decodes)

@@ -10,13 +10,13 @@ import timm
 import torch
 
 from ztp_search.backbones.loading import (
-    ModelSpec,
     load_model,
-    parse_model_kwargs,
     read_state_dict,
     state_dict_sha256,
 )
 from ztp_search.errors import ModelError
+from ztp_search.requests import parse_model_kwargs
+from ztp_search.settings import ModelSpec
 
 NAME = "vit_tiny_patch16_224"
 KWARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "in_chans": 1}

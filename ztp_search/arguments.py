@@ -117,12 +117,13 @@ def _search_arguments(parser: Parser) -> None:
     _json_argument(parser)
 
 
-def _model_arguments(parser: Parser) -> None:
+def _model_arguments(parser: Parser, weights: bool = True) -> None:
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="NAME", help="a timm model (default: that of the space or file)")
     add("--model-kwargs", nargs="*", metavar="K=V", help="arguments of its constructor")
-    add("--weights", metavar="FILE",
-        help="safetensors or a state dict (default: timm's pretrained weights)")
+    if weights:
+        add("--weights", metavar="FILE",
+            help="safetensors or a state dict (default: timm's pretrained weights)")
     add("--num-classes", type=_positive, metavar="N", help="of its head")
 
 
@@ -201,7 +202,8 @@ def _evaluate_arguments(parser: Parser) -> None:
 
 def _cost_arguments(parser: Parser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="configuration file")
-    _model_arguments(parser)
+    parser.set_defaults(weights=None)  # they cost the same, whatever they are
+    _model_arguments(parser, weights=False)
     _json_argument(parser)
 
 

@@ -65,19 +65,21 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _search(args: argparse.Namespace) -> None:
+    from ztp_search.requests import settings
+    from ztp_search.study import check_resume
     from ztp_search.terminal import TerminalProgress
 
-    _check(args)
+    asked = settings(args)
+    for name in asked.studies.values():
+        check_resume(asked.storage, name, asked.contract())
     with (
         _only_results_on_stdout(),
         TerminalProgress(Console(stderr=True)) as progress,
         _early_ray(args),
     ):
-        from ztp_search.requests import settings
         from ztp_search.search import run
         from ztp_search.tables import search_tables
 
-        asked = settings(args)
         document = run(asked, progress)
         if "front" in document:
             from ztp_search.figures import front_figure
@@ -90,27 +92,6 @@ def _search(args: argparse.Namespace) -> None:
             except ZtpError as error:  # the result is not lost for want of a picture
                 progress.note(str(error))
     _print(args, document, search_tables)
-
-
-def _check(args: argparse.Namespace) -> None:
-    """What can be told from the arguments and files alone, before Ray and torch take seconds."""
-    from ztp_search.budget import check_budgets
-    from ztp_search.space import load_space
-
-    check_budgets(args.budget)
-    if args.data is not None and args.data.startswith(("/", "./", "../")):
-        if not Path(args.data).exists():
-            raise ZtpError(f"--data {args.data} does not exist; give its path")
-    if args.storage is not None:
-        from ztp_search.study import parse_url
-
-        parse_url(args.storage)
-    if args.space is not None:
-        load_space(args.space)
-    for flag in ("weights", "class_map"):
-        path = getattr(args, flag)
-        if path not in (None, "digits") and not Path(path).exists():
-            raise ZtpError(f"--{flag.replace('_', '-')} {path} does not exist; give its path")
 
 
 @contextlib.contextmanager
@@ -144,20 +125,30 @@ def _best(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from ztp_search.commands import evaluate
+    from ztp_search.config_file import read_config_file
+    from ztp_search.requests import file_sources
     from ztp_search.tables import evaluation_table
     from ztp_search.terminal import TerminalProgress
 
+    file = read_config_file(args.config)
+    sources, image_set = file_sources(args, file)
+    from ztp_search.commands import evaluate
+
     with _only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
-        document = evaluate(args, progress)
+        document = evaluate(args, file, sources, image_set, progress)
     _print(args, document, evaluation_table)
 
 
 def _cost(args: argparse.Namespace) -> None:
-    from ztp_search.commands import cost
+    from ztp_search.config_file import read_config_file
+    from ztp_search.requests import file_model
     from ztp_search.tables import cost_table
 
-    _print(args, cost(args), cost_table)
+    file = read_config_file(args.config)
+    model = file_model(args, file)
+    from ztp_search.commands import cost
+
+    _print(args, cost(model, file), cost_table)
 
 
 def _export(args: argparse.Namespace) -> None:

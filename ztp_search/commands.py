@@ -5,31 +5,29 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ztp_search.backbones import apply, fvcore_macs, geometry_of
-from ztp_search.backbones.loading import ModelSpec, build_model
-from ztp_search.config_file import ConfigFile, read_config_file
+from ztp_search.backbones.loading import build_model
+from ztp_search.config_file import ConfigFile
 from ztp_search.cost import cost_dict, flops
-from ztp_search.data import DataSpec
 from ztp_search.errors import ConfigError, DataError, ZtpError
 from ztp_search.evaluate import Runtime, resolve_runtime
 from ztp_search.measuring import Measuring
 from ztp_search.progress import Progress
 from ztp_search.racing import accuracy
-from ztp_search.requests import DEFAULTS, data_overrides, model_spec, worker_options
+from ztp_search.requests import DEFAULTS, data_overrides, worker_options
 from ztp_search.rounds import Outcome
-from ztp_search.session import Session, Sources
+from ztp_search.session import Session
+from ztp_search.settings import ModelSpec, Sources
 
 
-def cost(args: argparse.Namespace) -> dict[str, Any]:
+def cost(model_spec: ModelSpec, file: ConfigFile) -> dict[str, Any]:
     """The document of `cost --json`: GFLOPs per block, beside fvcore's count of the same model."""
-    file = read_config_file(args.config)
-    model = build_model(_model(args, file))
+    model = build_model(model_spec)
     geometry = geometry_of(model)
     counted = flops(geometry, file.config)
     apply(model, file.config)
@@ -49,16 +47,20 @@ def cost(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def evaluate(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+def evaluate(
+    args: argparse.Namespace,
+    file: ConfigFile,
+    sources: Sources,
+    image_set: str,
+    progress: Progress,
+) -> dict[str, Any]:
     """The document of `evaluate --json`: the configuration and the unpruned model, measured.
 
     Model, images and runtime are the file's, so that an exported accuracy is reproduced from the
     file alone; the command line replaces them.
     """
-    file = read_config_file(args.config)
     if args.predictions is not None:
         _check_writable(args.predictions)
-    sources, image_set = _sources(args, file)
     runtime = _runtime(args, file)
     progress.stage("loading the model")
     session = Session.open(sources)
@@ -107,51 +109,6 @@ _COUNTS = {"search": "images", "holdout": "holdout"}
 def _other_images(args: argparse.Namespace) -> bool:
     """Whether the command line asks for images other than the file's, or other pixels of them."""
     return args.data is not None or args.split is not None or bool(data_overrides(args))
-
-
-def _model(args: argparse.Namespace, file: ConfigFile) -> ModelSpec:
-    """--model and its kin, else the file's."""
-    stated: Mapping[str, Any] = file.model if args.model is None else {"name": args.model}
-    if "name" not in stated:
-        raise ZtpError(f"{args.config} names no model; give --model NAME")
-    return model_spec(args, stated)
-
-
-def _sources(args: argparse.Namespace, file: ConfigFile) -> tuple[Sources, str]:
-    """Model and images, and which set is measured."""
-    model = _model(args, file)
-    cache_dir = Path(args.out) / "images"
-    stored = file.provenance.get("data")
-    if args.data is not None or stored is None:
-        if args.data is None:
-            raise ZtpError(f"{args.config} names no images; give --data")
-        for flag, value in (
-            ("--image-set", args.image_set), ("--holdout-split", args.holdout_split)
-        ):  # fmt: skip
-            if value is not None:
-                raise ZtpError(f"{flag} {value} is of the file's images; leave it or --data out")
-        data = DataSpec(args.data, args.split, None, args.class_map)
-        count = args.images or DEFAULTS["images"]
-        stated = stored["config"] if stored and args.model is None else {}
-        return Sources(
-            model, data, {**stated, **data_overrides(args)}, count, 0, args.seed or 0, cache_dir,
-            args.skip_unreadable,
-        ), "search"  # fmt: skip
-    data = DataSpec(
-        stored["source"],
-        args.split or stored["split"],
-        args.holdout_split or stored["holdout_split"],
-        args.class_map or stored["class_map"],
-    )
-    for flag, value in (("--images", args.images), ("--seed", args.seed)):
-        if value is not None:
-            raise ZtpError(f"{flag} {value} chooses among images of --data; give --data too")
-    holdout = stored["holdout"]["count"]
-    sources = Sources(
-        model, data, {**stored["config"], **data_overrides(args)}, stored["images"]["count"],
-        holdout, stored["seed"], cache_dir, args.skip_unreadable or stored["skip_unreadable"],
-    )  # fmt: skip
-    return sources, args.image_set or ("holdout" if holdout else "search")
 
 
 def _runtime(args: argparse.Namespace, file: ConfigFile) -> Runtime:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ztp_search.arguments import storage_url
-from ztp_search.backbones.loading import ModelSpec, parse_model_kwargs
-from ztp_search.budget import split_budgets
-from ztp_search.data import DataSpec
-from ztp_search.errors import DataError, ZtpError
-from ztp_search.search import Settings
-from ztp_search.session import Sources, WorkerOptions
+from ztp_search.budget import check_budgets, split_budgets
+from ztp_search.config_file import ConfigFile
+from ztp_search.errors import DataError, ModelError, ZtpError
+from ztp_search.settings import DataSpec, ModelSpec, Settings, Sources, WorkerOptions
 from ztp_search.space import SearchSpace, load_space, shipped_spaces
 
 DEFAULTS = {"trials": 500, "images": 2000, "holdout": 3000, "batch_size": 64}
@@ -23,6 +22,8 @@ DEFAULT_SPACE, ANY_SPACE = "deit_small", "any"
 
 def settings(args: argparse.Namespace) -> Settings:
     """What a search is to do."""
+    check_budgets(args.budget)
+    _check_files(args)
     space = _space(args)
     out = Path(args.out)
     defaults = DEFAULTS | dict(space.defaults)
@@ -68,6 +69,82 @@ def model_spec(args: argparse.Namespace, stated: Mapping[str, Any]) -> ModelSpec
         weights=args.weights or stated.get("weights"),
         num_classes=args.num_classes or stated.get("num_classes"),
     )
+
+
+def file_model(args: argparse.Namespace, file: ConfigFile) -> ModelSpec:
+    """--model and its kin, else the file's."""
+    stated: Mapping[str, Any] = file.model if args.model is None else {"name": args.model}
+    if "name" not in stated:
+        raise ZtpError(f"{args.config} names no model; give --model NAME")
+    return model_spec(args, stated)
+
+
+def file_sources(args: argparse.Namespace, file: ConfigFile) -> tuple[Sources, str]:
+    """Model and images of `evaluate`, and which set is measured."""
+    _check_files(args)
+    model = file_model(args, file)
+    cache_dir = Path(args.out) / "images"
+    stored = file.provenance.get("data")
+    if args.data is not None or stored is None:
+        if args.data is None:
+            raise ZtpError(f"{args.config} names no images; give --data")
+        for flag, value in (
+            ("--image-set", args.image_set), ("--holdout-split", args.holdout_split)
+        ):  # fmt: skip
+            if value is not None:
+                raise ZtpError(f"{flag} {value} is of the file's images; leave it or --data out")
+        data = DataSpec(args.data, args.split, None, args.class_map)
+        count = args.images or DEFAULTS["images"]
+        stated = stored["config"] if stored and args.model is None else {}
+        return Sources(
+            model, data, {**stated, **data_overrides(args)}, count, 0, args.seed or 0, cache_dir,
+            args.skip_unreadable,
+        ), "search"  # fmt: skip
+    data = DataSpec(
+        stored["source"],
+        args.split or stored["split"],
+        args.holdout_split or stored["holdout_split"],
+        args.class_map or stored["class_map"],
+    )
+    for flag, value in (("--images", args.images), ("--seed", args.seed)):
+        if value is not None:
+            raise ZtpError(f"{flag} {value} chooses among images of --data; give --data too")
+    holdout = stored["holdout"]["count"]
+    sources = Sources(
+        model, data, {**stored["config"], **data_overrides(args)}, stored["images"]["count"],
+        holdout, stored["seed"], cache_dir, args.skip_unreadable or stored["skip_unreadable"],
+    )  # fmt: skip
+    return sources, args.image_set or ("holdout" if holdout else "search")
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """What the user names as a file or folder is there."""
+    stated = {"--weights": args.weights, "--class-map": args.class_map}
+    if args.data is not None and args.data.startswith(("/", "./", "../")):
+        stated["--data"] = args.data
+    for flag, path in stated.items():
+        if path not in (None, "digits") and not Path(path).exists():
+            raise ZtpError(f"{flag} {path} does not exist; give its path")
+
+
+def parse_model_kwargs(items: Sequence[str]) -> dict[str, Any]:
+    """`["img_size=40", "qk_norm=true"]` -> `{"img_size": 40, "qk_norm": True}`.
+
+    Values are Python literals (and true, false, none in any case), otherwise strings.
+    """
+    kwargs: dict[str, Any] = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        if not separator or not key.isidentifier():
+            raise ModelError(f"--model-kwargs must be name=value, but got {item!r}")
+        if key in kwargs:
+            raise ModelError(f"--model-kwargs must name each argument once, but got {key} twice")
+        literal = value.title() if value.lower() in ("true", "false", "none") else value
+        try:
+            kwargs[key] = ast.literal_eval(literal)
+        except (ValueError, SyntaxError):
+            kwargs[key] = value
+    return kwargs
 
 
 def _space(args: argparse.Namespace) -> SearchSpace:

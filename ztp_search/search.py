@@ -12,7 +12,6 @@ import importlib.metadata
 import platform
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 from ztp_search.budget import parse_budget
@@ -26,41 +25,12 @@ from ztp_search.objective import check_labels
 from ztp_search.progress import Progress
 from ztp_search.racing import RACING
 from ztp_search.report import search_document, several_document
-from ztp_search.session import Session, Sources, WorkerOptions
-from ztp_search.space import SearchSpace
-from ztp_search.study import Study
+from ztp_search.session import Session
+from ztp_search.settings import Settings
+from ztp_search.study import Study, stored_contract
 from ztp_search.trials import Trials, Wanted
 
 PACKAGES = ("ztp-search", "torch", "timm", "optuna", "ray", "numpy")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All that a search is told. precision and device may be "auto"; timeout is in seconds.
-
-    studies: the name of the study of each budget, budgets as `parse_budget` reads them.
-    candidates: how many of the best are measured again on holdout. refine: trials around the best
-    beyond `trials`. racing: a name of `racing.RACING`. timeout: of all budgets together.
-    """
-
-    space: SearchSpace
-    sources: Sources
-    workers: WorkerOptions
-    studies: dict[str, str]
-    storage: str
-    trials: int
-    batch_size: int
-    tolerance: float = 0.01
-    budget_counts: str = "total"
-    objective: str = "top1"
-    sampler: str = "monte-carlo"
-    refine: int = 0
-    racing: str = "both"
-    precision: str = "auto"
-    device: str = "auto"
-    threads: int = 1
-    timeout: float | None = None
-    candidates: int = 5
 
 
 def run(settings: Settings, progress: Progress) -> dict[str, Any]:
@@ -140,22 +110,13 @@ def _runtime(settings: Settings) -> Runtime:
     A resumed study goes on as it began, on whatever machine.
     """
     device, precision = settings.device, settings.precision
-    stored = _stored_contract(settings).get("runtime", {})
+    contracts = [stored_contract(settings.storage, name) for name in settings.studies.values()]
+    stored = next((each for each in contracts if each), {}).get("runtime", {})
     if device == "auto":
         device = stored.get("device", device)
     if precision == "auto" and device == stored.get("device"):
         precision = stored.get("precision", precision)
     return resolve_runtime(device, precision, settings.batch_size, settings.threads)
-
-
-def _stored_contract(settings: Settings) -> dict[str, Any]:
-    for name in settings.studies.values():
-        try:
-            with Study.load(settings.storage, name) as study:
-                return study.contract
-        except StudyError:  # no such study yet; what else is wrong, opening it will say
-            continue
-    return {}
 
 
 def _open_study(
@@ -169,19 +130,11 @@ def _open_study(
     session = measuring.session
     rungs = RACING[settings.racing].rungs(len(images.search), measuring.runtime.batch_size)
     contract = {
-        "space": settings.space.sha256,
+        **settings.contract(),
         "geometry": dataclasses.asdict(session.geometry),
-        "model": {
-            "name": settings.sources.model.name,
-            "kwargs": dict(settings.sources.model.kwargs),
-            "num_classes": settings.sources.model.num_classes,
-        },
         "weights_sha256": session.loaded.weights_sha256,
         "budget": dataclasses.asdict(decoder.budget),
-        "objective": settings.objective,
-        "sampler": settings.sampler,
         "racing": {"rule": settings.racing, "rungs": list(rungs)},
-        "seed": settings.sources.seed,
         "images": {"count": len(images.search), "sha256": images.search.digest},
         "holdout": {"count": len(images.holdout), "sha256": images.holdout.digest},
         "runtime": dataclasses.asdict(measuring.runtime),

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ztp_search.backbones import geometry_of
-from ztp_search.backbones.loading import LoadedModel, ModelSpec, load_model
+from ztp_search.backbones.loading import LoadedModel, load_model
 from ztp_search.cost import Geometry
-from ztp_search.data import DataSpec, ImageSets, ImageStore, prepare
+from ztp_search.data import ImageSets, ImageStore, prepare
 from ztp_search.evaluate import Runtime
+from ztp_search.settings import Sources, WorkerOptions
 from ztp_search.workers import Job, Pool, open_pool
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where model and images come from, and which images are chosen."""
-
-    model: ModelSpec
-    data: DataSpec
-    data_overrides: Mapping[str, Any]
-    images: int
-    holdout: int
-    seed: int
-    cache_dir: Path
-    skip_unreadable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """How many workers, and where; none of it changes a result.
-
-    cache_bytes: memory of each worker for what configurations share from task to task; None: what
-        the machine has to spare.
-    """
-
-    workers: int | None = None
-    gpus_per_worker: float = 1.0
-    address: str | None = None
-    cache_bytes: int | None = None
 
 
 @dataclass(slots=True)

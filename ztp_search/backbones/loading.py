@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -15,23 +14,7 @@ from ztp_search.backbones.data_config import data_config
 from ztp_search.backbones.weights import fit, read_state_dict, state_dict_sha256
 from ztp_search.data.hub import OFFLINE_COMMAND, hub, one_line
 from ztp_search.errors import ModelError
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """Which model.
-
-    name: a timm name, with or without a tag, or "hf-hub:owner/name".
-    kwargs: passed on to timm's constructor.
-    weights: None is timm's pretrained file from the hub or its cache, "digits" the embedded file;
-        anything else is a path.
-    num_classes: None is as many as timm's configuration of the model says.
-    """
-
-    name: str
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    num_classes: int | None = None
+from ztp_search.settings import ModelSpec
 
 
 @dataclass
@@ -71,26 +54,6 @@ def build_model(spec: ModelSpec) -> nn.Module:
     """The model without its weights, in evaluation mode: enough to count what it costs."""
     _check_name(spec.name)
     return _create(spec, pretrained=False).eval().requires_grad_(False)
-
-
-def parse_model_kwargs(items: Sequence[str]) -> dict[str, Any]:
-    """`["img_size=40", "qk_norm=true"]` -> `{"img_size": 40, "qk_norm": True}`.
-
-    Values are Python literals (and true, false, none in any case), otherwise strings.
-    """
-    kwargs: dict[str, Any] = {}
-    for item in items:
-        key, separator, value = item.partition("=")
-        if not separator or not key.isidentifier():
-            raise ModelError(f"--model-kwargs must be name=value, but got {item!r}")
-        if key in kwargs:
-            raise ModelError(f"--model-kwargs must name each argument once, but got {key} twice")
-        literal = value.title() if value.lower() in ("true", "false", "none") else value
-        try:
-            kwargs[key] = ast.literal_eval(literal)
-        except (ValueError, SyntaxError):
-            kwargs[key] = value
-    return kwargs
 
 
 def _check_name(name: str) -> None:

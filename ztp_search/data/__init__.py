@@ -1,12 +1,11 @@
 """Images: any data set that timm can open, or the embedded one, decoded once into a store."""
 
 from ztp_search.data.readers import DATASETS, open_source
-from ztp_search.data.source import DataSpec, Source
+from ztp_search.data.source import Source
 from ztp_search.data.store import ImageSets, ImageStore, normalise, prepare
 
 __all__ = [
     "DATASETS",
-    "DataSpec",
     "ImageSets",
     "ImageStore",
     "Source",

@@ -16,7 +16,6 @@ from ztp_search.data.digits import DigitScenes
 from ztp_search.data.hub import one_line
 from ztp_search.data.hugging_face import open_hugging_face
 from ztp_search.data.source import (
-    DataSpec,
     Source,
     Undecoded,
     digest,
@@ -24,6 +23,7 @@ from ztp_search.data.source import (
     tree_fingerprint,
 )
 from ztp_search.errors import DataError
+from ztp_search.settings import DataSpec
 
 DATASETS = {"digits": DigitScenes}
 """The embedded data sets: name -> class that takes a split and is a sequence of (image, label)."""

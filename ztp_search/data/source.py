@@ -7,7 +7,6 @@ import json
 import operator
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,6 @@ Undecoded = bytes | Image.Image
 
 class UnreadableImage(DataError):
     """One image cannot be read or decoded; the others may."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataSpec:
-    """Which images.
-
-    source: "digits", the path of an image folder or .tar, "hfds/NAME" (or "hfds/" and a path),
-        "torch/NAME/FOLDER", "wds/FOLDER" (whose split names shards: "test-{000..009}.tar").
-    split: None is "search" for digits, and otherwise a validation or test split as it is found.
-    holdout_split: where holdout images come from; None: from `split`, none of them used twice.
-    class_map: file that says which output of the model a class is; see `class_map`.
-    """
-
-    source: str
-    split: str | None = None
-    holdout_split: str | None = None
-    class_map: str | None = None
 
 
 class Source:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from ztp_search.data.decoding import VERSION, Picture, Request, make_stores, refusal
 from ztp_search.data.hub import one_line
 from ztp_search.data.readers import open_source
-from ztp_search.data.source import DataSpec
 from ztp_search.errors import DataError
+from ztp_search.settings import DataSpec
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The study in an Optuna database."""
 
 from ztp_search.study.database import dashboard_storage, parse_url, redact
-from ztp_search.study.study import Study, list_studies
+from ztp_search.study.study import Study, check_resume, stored_contract
 from ztp_search.study.trial import NewTrial, StoredTrial, Update
 
 __all__ = [
@@ -9,8 +9,9 @@ __all__ = [
     "StoredTrial",
     "Study",
     "Update",
+    "check_resume",
     "dashboard_storage",
-    "list_studies",
     "parse_url",
     "redact",
+    "stored_contract",
 ]

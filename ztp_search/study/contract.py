@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ztp_search.errors import StudyError
 from ztp_search.study.rows import to_json
 
 
 def is_reserved(key: str) -> bool:
     return key == "driver" or key.startswith("contract.")
+
+
+def refuse_differences(study: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """StudyError unless both contracts are the same."""
+    differing = differences(stored, asked)
+    if differing:
+        raise StudyError(
+            f"study {study!r} was made with other settings: {', '.join(differing)}; "
+            f"use another --study name, or the old settings"
+        )
+
+
+def completed(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A contract of which a part is known, with what is not known as it is stored."""
+    whole = dict(stored)
+    for key, value in asked.items():
+        both = isinstance(value, Mapping) and isinstance(stored.get(key), Mapping)
+        whole[key] = {**stored[key], **value} if both else value
+    return whole
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

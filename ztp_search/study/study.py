@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,8 +21,16 @@ from optuna.trial import TrialState
 
 from ztp_search.config import PruningConfig
 from ztp_search.errors import StudyError
-from ztp_search.study.contract import differences, is_reserved
-from ztp_search.study.database import connect, explained, redact, snapshot, starts_of, take_lock
+from ztp_search.study.contract import completed, is_reserved, refuse_differences
+from ztp_search.study.database import (
+    connect,
+    explained,
+    parse_url,
+    redact,
+    snapshot,
+    starts_of,
+    take_lock,
+)
 from ztp_search.study.parameters import Parameter, parameter_rows, parameters_of
 from ztp_search.study.rows import (
     STATES,
@@ -249,12 +258,7 @@ class Study:
         stored = self.contract
         # Without trials a missing key is one that a first driver died before storing.
         asked = {key: contract[key] for key in contract if self._count or key in stored}
-        differing = differences(stored, asked)
-        if differing:
-            raise StudyError(
-                f"study {self.name!r} was made with other settings: {', '.join(differing)}; "
-                f"use another --study name, or the old settings"
-            )
+        refuse_differences(self.name, stored, asked)
         for key in sorted(contract.keys() - stored.keys()):
             self._set_attribute(f"contract.{key}", contract[key])
 
@@ -304,11 +308,29 @@ class Study:
             yield connection
 
 
-def list_studies(storage: str) -> list[str]:
-    """Names of the studies in a database that searches drove, in the order they were made."""
+def stored_contract(storage: str, name: str) -> dict[str, Any]:
+    """The contract of a study, {} where there is no such study yet; changes nothing."""
+    url = parse_url(storage)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return {}
     url, backend = connect(storage, create=False)
     try:
-        return list(starts_of(url, backend))
+        if name not in starts_of(url, backend):
+            return {}
     finally:
         backend.remove_session()
         backend.engine.dispose()
+    with Study.load(storage, name) as study:
+        return study.contract
+
+
+def check_resume(storage: str, name: str, asked: Mapping[str, Any]) -> None:
+    """Refuse early what opening the study would refuse.
+
+    asked: what is known of the contract; of a value that is a mapping, some of its keys.
+    Raises StudyError where the study exists and differs, or the database cannot be used.
+    """
+    stored = stored_contract(storage, name)
+    if stored:
+        known = {key: value for key, value in json.loads(to_json(asked)).items() if key in stored}
+        refuse_differences(name, stored, completed(known, stored))

@@ -1,0 +1,120 @@
+"""What a run is told: model, images, workers, search. Imports nothing heavy, opens nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ztp_search.space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which model.
+
+    name: a timm name, with or without a tag, or "hf-hub:owner/name".
+    kwargs: passed on to timm's constructor.
+    weights: None is timm's pretrained file from the hub or its cache, "digits" the embedded file;
+        anything else is a path.
+    num_classes: None is as many as timm's configuration of the model says.
+    """
+
+    name: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """Which images.
+
+    source: "digits", the path of an image folder or .tar, "hfds/NAME" (or "hfds/" and a path),
+        "torch/NAME/FOLDER", "wds/FOLDER" (whose split names shards: "test-{000..009}.tar").
+    split: None is "search" for digits, and otherwise a validation or test split as it is found.
+    holdout_split: where holdout images come from; None: from `split`, none of them used twice.
+    class_map: file that says which output of the model a class is; see `data.class_map`.
+    """
+
+    source: str
+    split: str | None = None
+    holdout_split: str | None = None
+    class_map: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where model and images come from, and which images are chosen."""
+
+    model: ModelSpec
+    data: DataSpec
+    data_overrides: Mapping[str, Any]
+    images: int
+    holdout: int
+    seed: int
+    cache_dir: Path
+    skip_unreadable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How many workers, and where; none of it changes a result.
+
+    cache_bytes: memory of each worker for what configurations share from task to task; None: what
+        the machine has to spare.
+    """
+
+    workers: int | None = None
+    gpus_per_worker: float = 1.0
+    address: str | None = None
+    cache_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that a search is told. precision and device may be "auto"; timeout is in seconds.
+
+    studies: the name of the study of each budget, budgets as `parse_budget` reads them.
+    candidates: how many of the best are measured again on holdout. refine: trials around the best
+    beyond `trials`. racing: a name of `racing.RACING`. timeout: of all budgets together.
+    """
+
+    space: SearchSpace
+    sources: Sources
+    workers: WorkerOptions
+    studies: dict[str, str]
+    storage: str
+    trials: int
+    batch_size: int
+    tolerance: float = 0.01
+    budget_counts: str = "total"
+    objective: str = "top1"
+    sampler: str = "monte-carlo"
+    refine: int = 0
+    racing: str = "both"
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int = 1
+    timeout: float | None = None
+    candidates: int = 5
+
+    def contract(self) -> dict[str, Any]:
+        """What a resume must find unchanged, as far as it is known without model and images."""
+        runtime = {"batch_size": self.batch_size, "threads": self.threads}
+        stated = {"device": self.device, "precision": self.precision}
+        return {
+            "space": self.space.sha256,
+            "model": {
+                "name": self.sources.model.name,
+                "kwargs": dict(self.sources.model.kwargs),
+                "num_classes": self.sources.model.num_classes,
+            },
+            "budget": {"tolerance": self.tolerance, "counts": self.budget_counts},
+            "objective": self.objective,
+            "sampler": self.sampler,
+            "racing": {"rule": self.racing},
+            "seed": self.sources.seed,
+            "runtime": runtime | {key: v for key, v in stated.items() if v != "auto"},
+        }
