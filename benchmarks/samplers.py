@@ -1,8 +1,8 @@
 """Which way of proposing configurations wins at 100, 500 and 2,000 trials.
 
-    python benchmarks/samplers.py [--seeds 3] [--trials 100 500 2000] [--images 1000]
+    python benchmarks/samplers.py [--seeds 3] [--budget 50%] [--trials 100 500 2000]
 
-Searches of the digits space at half of the GFLOPs, raced as always; a fifth of the trials of
+Searches of the digits space, raced as always; a fifth of the trials of
 "+ refine" are refinements. Learning samplers are run once per seed with the most trials and read
 off at fewer: what they propose does not depend on how many there will be. The others race all of
 their trials at once, and so are run for every number of trials. Each winner is then measured on
@@ -110,7 +110,7 @@ def _report(args: argparse.Namespace) -> None:
                 for s, (best, _) in base.items()
             ]
             rows.append(_row(way, trials, mine, right, gains))
-    record("samplers", {"arguments": vars(args), "holdout_images": HOLDOUT, "rows": rows})
+    record(f"samplers_{args.budget.rstrip('%')}", {"arguments": vars(args), "holdout_images": HOLDOUT, "rows": rows})
 
 
 def _stored(args: argparse.Namespace, way: str, trials: int, seed: int) -> list[StoredTrial]:

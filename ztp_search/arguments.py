@@ -220,7 +220,7 @@ def _dashboard_arguments(parser: Parser) -> None:
     parser.add_argument("--port", type=_port, default=8080, metavar="N")
     parser.add_argument("--allow-edit", action="store_true",
                         help="let visitors change and delete studies (default: read-only)")
-    _storage_arguments(parser)
+    _storage_arguments(parser, "whose page to announce (default: the list of all)")
 
 
 # ---- values ------------------------------------------------------------------------------

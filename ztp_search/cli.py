@@ -172,7 +172,7 @@ def _export(args: argparse.Namespace) -> None:
 def _dashboard(args: argparse.Namespace) -> None:
     from ztp_search.dashboard import serve
 
-    serve(storage_url(args), args.host, args.port, allow_edit=args.allow_edit)
+    serve(storage_url(args), args.host, args.port, study=args.study, allow_edit=args.allow_edit)
 
 
 def _spaces(args: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ztp_search.errors import ZtpError
-from ztp_search.study import dashboard_storage
+from ztp_search.study import Study, dashboard_storage
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -28,10 +28,13 @@ class _Handler(wsgiref.simple_server.WSGIRequestHandler):
         """A line per request is no news."""
 
 
-def serve(storage: str, host: str, port: int, *, allow_edit: bool) -> None:
+def serve(
+    storage: str, host: str, port: int, *, study: str | None = None, allow_edit: bool = False
+) -> None:
     """Serve until interrupted. Raises ZtpError without optuna-dashboard or where the port is taken.
 
     storage: URL. host: address to listen on; anything but loopback is open to the network.
+    study: the one whose page is announced (None: the list of all). Raises StudyError without it.
     """
     try:
         from optuna_dashboard import wsgi
@@ -40,6 +43,10 @@ def serve(storage: str, host: str, port: int, *, allow_edit: bool) -> None:
             "the dashboard needs optuna-dashboard; install it with: pip install "
             "'ztp-search[dashboard]'"
         ) from None
+    page = ""
+    if study is not None:
+        with Study.load(storage, study) as stored:
+            page = f"dashboard/studies/{stored.id}"
     application: WSGI = wsgi(dashboard_storage(storage))
     if not allow_edit:
         application = read_only(application)
@@ -53,8 +60,8 @@ def serve(storage: str, host: str, port: int, *, allow_edit: bool) -> None:
         ) from None
     with server:
         mode = "editable by every visitor" if allow_edit else "read-only"
-        print(f"Optuna dashboard ({mode}): http://{host}:{server.server_port}/  Ctrl-C ends it",
-              file=sys.stderr, flush=True)
+        print(f"Optuna dashboard ({mode}): http://{host}:{server.server_port}/{page}"
+              "  Ctrl-C ends it", file=sys.stderr, flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -178,6 +178,11 @@ class Study:
                 del self._running[each.number]
 
     @property
+    def id(self) -> int:
+        """Optuna's number of the study in this database."""
+        return self._id
+
+    @property
     def contract(self) -> dict[str, Any]:
         """What a resume must find unchanged, as stored."""
         stored = self._attributes().items()
