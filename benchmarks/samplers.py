@@ -2,11 +2,11 @@
 
     python benchmarks/samplers.py [--seeds 3] [--budget 50%] [--trials 100 500 2000]
 
-Searches of the digits space, raced as always; a fifth of the trials of
-"+ refine" are refinements. Learning samplers are run once per seed with the most trials and read
-off at fewer: what they propose does not depend on how many there will be. The others race all of
-their trials at once, and so are run for every number of trials. Each winner is then measured on
-the same holdout images, which chose nothing. Differences from Monte Carlo are paired by seed.
+Searches of the digits space, raced as always; a fifth of the trials of "+ refine" are refinements.
+Learning samplers are run once per seed with the most trials and read off at fewer: what they
+propose does not depend on how many there will be. The others race all of their trials at once, and
+so are run for every number of trials. Each winner is then measured on the same holdout images,
+which chose nothing. Differences from Monte Carlo are paired by seed.
 
 Studies are kept under benchmarks/.cache, so the script can be stopped and started again;
 `--only` runs some of the samplers, and `--report` only reports what is there.
@@ -110,7 +110,8 @@ def _report(args: argparse.Namespace) -> None:
                 for s, (best, _) in base.items()
             ]
             rows.append(_row(way, trials, mine, right, gains))
-    record(f"samplers_{args.budget.rstrip('%')}", {"arguments": vars(args), "holdout_images": HOLDOUT, "rows": rows})
+    results = {"arguments": vars(args), "holdout_images": HOLDOUT, "rows": rows}
+    record(f"samplers_{args.budget.rstrip('%')}", results)
 
 
 def _stored(args: argparse.Namespace, way: str, trials: int, seed: int) -> list[StoredTrial]:

@@ -37,13 +37,32 @@ def studies_of(base: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def served(out: Path, *flags: str) -> Iterator[str]:
-    """The dashboard as a process, on a port that the system chose."""
+def announced(out: Path, *flags: str) -> Iterator[str]:
+    """The address that the dashboard says, as a process on a port that the system chose."""
     with process("dashboard", "--out", str(out), "--port", "0", *flags) as child:
         assert child.stderr is not None
         line = child.stderr.readline()
         assert "http://127.0.0.1:" in line, line
-        yield "http://" + line.split("http://")[1].split("/")[0]
+        yield next(word for word in line.split() if word.startswith("http://"))
+
+
+@contextmanager
+def served(out: Path, *flags: str) -> Iterator[str]:
+    """The host and port that the dashboard is served on."""
+    with announced(out, *flags) as address:
+        yield "/".join(address.split("/")[:3])
+
+
+def test_the_page_of_a_study_is_announced_and_there(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with announced(finished.out, "--study", "s") as address:
+        base, _, page = address.partition("/dashboard/")
+        (study,) = studies_of(base)
+        assert page == f"studies/{study['study_id']}"
+        assert status_of(address, "") == 200
+    assert main(["dashboard", "--out", str(finished.out), "--study", "t", "--port", "0"]) == 2
+    assert "but got 't'; there is s" in capsys.readouterr().err
 
 
 def test_reading_is_answered_and_changing_is_not(finished: Finished) -> None:
