@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -499,6 +500,18 @@ def test_settings_that_a_study_was_not_made_with_are_named_before_ray_starts(
         f"use another --study name, or the old settings"
     )
     assert (finished.out / "studies.db").read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_finished_search_is_shown_again_without_ray(
+    finished: Finished, tmp_path: Path, cli: Run
+) -> None:
+    out = shutil.copytree(finished.out, tmp_path / "copy")
+    status, shown, _ = cli(*SEARCH, "--out", str(out), "--json")
+    again = document(shown)
+    for key in ("best", "holdout", "trials", "image_evaluations"):
+        assert again[key] == finished.document[key]
+    assert status == 0
 
 
 @pytest.mark.parametrize("argv", [["spaces"], ["spaces", "--json"]])

@@ -38,7 +38,7 @@ from ztp_search.racing import paired_difference
 from ztp_search.report import verdict
 from ztp_search.requests import settings
 from ztp_search.search import run
-from ztp_search.study import stored_contract
+from ztp_search.study import Study
 
 
 class Heard(Progress):
@@ -162,12 +162,13 @@ def test_a_reader_waits_for_the_tables_and_does_not_make_them_too(tmp_path: Path
     path.touch()  # a search is on its way up
     with open(f"{path}.lock", "w") as lock, ThreadPoolExecutor() as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        reader = pool.submit(stored_contract, url_of(tmp_path), "s")
+        reader = pool.submit(Study.load, url_of(tmp_path), "s")
         with pytest.raises(TimeoutError):
             reader.result(timeout=1.0)
         assert path.stat().st_size == 0
         fcntl.flock(lock, fcntl.LOCK_UN)
-        assert reader.result() == {}
+        with pytest.raises(StudyError, match="holds no study yet"):
+            reader.result()
 
 
 def test_a_finished_search_evaluates_nothing_and_starts_no_workers(

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from ztp_search.arguments import parse, storage_url
 from ztp_search.errors import WorkerError, ZtpError
+from ztp_search.settings import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,16 +67,14 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _search(args: argparse.Namespace) -> None:
     from ztp_search.requests import settings
-    from ztp_search.study import check_resume
     from ztp_search.terminal import TerminalProgress
 
     asked = settings(args)
-    for name in asked.studies.values():
-        check_resume(asked.storage, name, asked.contract())
+    early_ray = _early_ray(args) if _work_is_left(asked) else contextlib.nullcontext()
     with (
         _only_results_on_stdout(),
         TerminalProgress(Console(stderr=True)) as progress,
-        _early_ray(args),
+        early_ray,
     ):
         from ztp_search.search import run
         from ztp_search.tables import search_tables
@@ -92,6 +91,22 @@ def _search(args: argparse.Namespace) -> None:
             except ZtpError as error:  # the result is not lost for want of a picture
                 progress.note(str(error))
     _print(args, document, search_tables)
+
+
+def _work_is_left(asked: Settings) -> bool:
+    """Whether there are trials to evaluate, as far as is known before the model is.
+
+    Raises StudyError where a study was made with other settings.
+    """
+    from ztp_search.study import existing
+
+    left = False
+    for name in asked.studies.values():
+        with existing(asked.storage, name) as study:
+            if study is not None:
+                study.check(asked.contract())
+            left |= study is None or study.finished() < asked.trials + asked.refine
+    return left
 
 
 @contextlib.contextmanager

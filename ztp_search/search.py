@@ -27,7 +27,7 @@ from ztp_search.racing import RACING
 from ztp_search.report import search_document, several_document
 from ztp_search.session import Session
 from ztp_search.settings import Settings
-from ztp_search.study import Study, stored_contract
+from ztp_search.study import Study, existing
 from ztp_search.trials import Trials, Wanted
 
 PACKAGES = ("ztp-search", "torch", "timm", "optuna", "ray", "numpy")
@@ -110,8 +110,11 @@ def _runtime(settings: Settings) -> Runtime:
     A resumed study goes on as it began, on whatever machine.
     """
     device, precision = settings.device, settings.precision
-    contracts = [stored_contract(settings.storage, name) for name in settings.studies.values()]
-    stored = next((each for each in contracts if each), {}).get("runtime", {})
+    stored: dict[str, Any] = {}
+    for name in settings.studies.values():
+        with existing(settings.storage, name) as study:
+            if study is not None:
+                stored = stored or study.contract.get("runtime", {})
     if device == "auto":
         device = stored.get("device", device)
     if precision == "auto" and device == stored.get("device"):

@@ -1,7 +1,7 @@
 """The study in an Optuna database."""
 
 from ztp_search.study.database import dashboard_storage, parse_url, redact
-from ztp_search.study.study import Study, check_resume, stored_contract
+from ztp_search.study.study import Study, existing
 from ztp_search.study.trial import NewTrial, StoredTrial, Update
 
 __all__ = [
@@ -9,9 +9,8 @@ __all__ = [
     "StoredTrial",
     "Study",
     "Update",
-    "check_resume",
     "dashboard_storage",
+    "existing",
     "parse_url",
     "redact",
-    "stored_contract",
 ]

@@ -99,20 +99,27 @@ class Study:
         """
         study = cls(storage, create=False)
         try:
-            starts = starts_of(study._url, study._optuna)
-            if not starts:
-                raise StudyError(f"{study.storage} holds no study yet; run a search first")
-            if name is not None and name not in starts:
-                raise StudyError(
-                    f"--study must name a study of {study.storage}, but got {name!r}; "
-                    f"there is {', '.join(starts)}"
-                )
-            study.name = name or max(starts, key=lambda each: starts[each])
-            study._id = study._optuna.get_study_id_from_name(study.name)
+            if study._find(name):
+                return study
+            names = ", ".join(starts_of(study._url, study._optuna))
         except BaseException:
             study.close()
             raise
-        return study
+        study.close()
+        if not names:
+            raise StudyError(f"{study.storage} holds no study yet; run a search first")
+        raise StudyError(
+            f"--study must name a study of {study.storage}, but got {name!r}; there is {names}"
+        )
+
+    def _find(self, name: str | None) -> bool:
+        """Become that study, or the one whose driver started last; False where there is none."""
+        starts = starts_of(self._url, self._optuna)
+        if not starts or (name is not None and name not in starts):
+            return False
+        self.name = name or max(starts, key=lambda each: starts[each])
+        self._id = self._optuna.get_study_id_from_name(self.name)
+        return True
 
     def trials(self) -> list[StoredTrial]:
         """All trials by number; those that another program added are left out with a warning."""
@@ -192,6 +199,22 @@ class Study:
         """Results of the study as a whole, as `set_attribute` stored them."""
         stored = self._attributes().items()
         return {key: value for key, value in stored if not is_reserved(key)}
+
+    def finished(self) -> int:
+        """How many trials are at their end."""
+        with self._snapshot() as connection:
+            rows = read_states(connection, self._id)
+        return sum(state != TrialState.RUNNING for _, _, state, _ in rows)
+
+    def check(self, asked: Mapping[str, Any]) -> None:
+        """Refuse early what `open` would refuse.
+
+        asked: what is known of the contract; of a value that is a mapping, some of its keys.
+        Raises StudyError where one of them differs.
+        """
+        stored = self.contract
+        known = {key: value for key, value in json.loads(to_json(asked)).items() if key in stored}
+        refuse_differences(self.name, stored, completed(known, stored))
 
     def take_turn(self) -> None:
         """Count as the study whose driver started last; of several, the one that is worked on."""
@@ -313,29 +336,12 @@ class Study:
             yield connection
 
 
-def stored_contract(storage: str, name: str) -> dict[str, Any]:
-    """The contract of a study, {} where there is no such study yet; changes nothing."""
+@contextmanager
+def existing(storage: str, name: str) -> Iterator[Study | None]:
+    """The study for reading only, None where there is no such study yet; creates nothing."""
     url = parse_url(storage)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        return {}
-    url, backend = connect(storage, create=False)
-    try:
-        if name not in starts_of(url, backend):
-            return {}
-    finally:
-        backend.remove_session()
-        backend.engine.dispose()
-    with Study.load(storage, name) as study:
-        return study.contract
-
-
-def check_resume(storage: str, name: str, asked: Mapping[str, Any]) -> None:
-    """Refuse early what opening the study would refuse.
-
-    asked: what is known of the contract; of a value that is a mapping, some of its keys.
-    Raises StudyError where the study exists and differs, or the database cannot be used.
-    """
-    stored = stored_contract(storage, name)
-    if stored:
-        known = {key: value for key, value in json.loads(to_json(asked)).items() if key in stored}
-        refuse_differences(name, stored, completed(known, stored))
+        yield None
+        return
+    with Study(storage, create=False) as study:
+        yield study if study._find(name) else None
