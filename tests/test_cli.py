@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Digits, Finished
+from pictures import folder_of
 from running import (
     SEARCH,
     TRIALS,
@@ -304,6 +305,22 @@ def test_places_that_cannot_be_written_are_refused(
         "evaluate", str(exported), "--predictions", under_a_file, "--out", str(tmp_path)
     )
     assert status == 2 and under_a_file in one_line(err.splitlines()[-1])
+
+
+def test_an_export_is_measured_on_other_images(exported: Path, cli: Run, tmp_path: Path) -> None:
+    images = folder_of(tmp_path / "images", ["cat", "dog"])
+    argv = ["evaluate", str(exported), "--data", str(images), "--workers", "0"]
+    argv += ["--images", "6", "--out", str(tmp_path / "out")]
+    status, out, _ = cli(*argv, "--json")
+    measured = document(out)
+    # Their two classes are none of the model's ten, so there is nothing that a top1 could mean.
+    assert status == 0 and (measured["images"], measured["image_set"]) == (6, "search")
+    assert measured["top1"] is None and 0 <= measured["agreement"] <= 1
+    status, table, _ = cli(*argv)
+    assert status == 0 and "6 images (search)" in table and "top1" not in table
+    assert f"{100 * measured['agreement']:.2f}" in table
+    status, _, err = cli(*argv, "--image-set", "holdout")
+    assert status == 2 and "--image-set holdout" in one_line(err)
 
 
 def test_a_file_made_with_other_weights_is_refused(

@@ -11,11 +11,12 @@ import torch
 from conftest import Digits
 from small_vits import make
 
+import ztp_search.evaluate
 from ztp_search.backbones import apply
 from ztp_search.config import PruningConfig, PruningLayer
 from ztp_search.data import ImageStore
 from ztp_search.errors import ConfigError, ZtpError
-from ztp_search.evaluate import BlockResult, Evaluator, Runtime, resolve_runtime
+from ztp_search.evaluate import BlockResult, Clock, Evaluator, Runtime, resolve_runtime
 
 MILD = PruningConfig((PruningLayer(2, 0.8, 3, 5),), v_min=0.0, v_max=1e6)
 HARD = PruningConfig((PruningLayer(1, 0.5, 4, 9), PruningLayer(5, 0.4, 0, 1)), v_min=0.1, v_max=3.0)
@@ -152,6 +153,22 @@ def expected() -> dict[tuple[str, str], list[Plain]]:
         for precision in ("fp32", "bf16")
         for image_set, images in (("search", 40), ("holdout", 16))
     }
+
+
+def test_each_configuration_is_told_its_own_time_and_its_share_of_the_loading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a clock that goes on by itself: by 1, 10, 100 and so on from look to look."""
+    looks = itertools.accumulate(10**look for look in range(20))
+    clock = Clock(lambda: next(looks), lambda start, stop: stop - start)
+    monkeypatch.setitem(ztp_search.evaluate.CLOCKS, "cpu", clock)
+    worker = small("fp32")
+    images = worker.runtime.batch_size + 1  # two batches
+    results = worker.run([None, MANY[0]], "search", 0, images)
+    loading = 10 + 100_000
+    assert [each.seconds for each in results] == [
+        loading / 2 + 100 + 1_000_000, loading / 2 + 1000 + 10_000_000
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1, 1_000_000, HUGE])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,13 +60,33 @@ def resolve_runtime(device: str, precision: str, batch_size: int, threads: int) 
     return Runtime(device, precision, batch_size, threads)
 
 
+class Clock(NamedTuple):
+    """The time of the device that does the work; `between` is known once it has been done."""
+
+    now: Callable[[], Any]
+    between: Callable[[Any, Any], float]  # seconds
+
+
+def _event() -> Any:
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+CLOCKS: Mapping[str, Clock] = {
+    "cpu": Clock(time.perf_counter, lambda start, stop: stop - start),
+    "cuda": Clock(_event, lambda start, stop: start.elapsed_time(stop) / 1000.0),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class BlockResult:
     """What one configuration gave on images start to stop.
 
     predictions: int32 (images,), the class of the highest logit; -1 where a logit was not finite.
     fallbacks: images for which the head filter left no head in some pruning layer.
-    seconds: time of loading and forward passes; blocks that several share are the first one's.
+    seconds: time of loading and forward passes on the device that does them; blocks that several
+        share are the first one's.
     """
 
     predictions: npt.NDArray[np.int32]
@@ -108,14 +129,17 @@ class Evaluator:
         """
         classes: list[list[Tensor]] = [[] for _ in configs]
         fallbacks: list[list[Tensor]] = [[] for _ in configs]
-        seconds = [0.0 for _ in configs]
+        clock = CLOCKS[self.runtime.device]
+        loading: list[tuple[Any, Any]] = []
+        spans: list[list[tuple[Any, Any]]] = [[] for _ in configs]
         with torch.inference_mode():
             for first in range(start, stop, self.runtime.batch_size):
                 last = min(first + self.runtime.batch_size, stop)
-                began = time.perf_counter()
+                began = clock.now()
                 trunk = self._trunk(image_set, first, last)
-                loading = (time.perf_counter() - began) / len(configs)
-                began = time.perf_counter()
+                loaded = clock.now()
+                loading.append((began, loaded))
+                began = loaded
                 try:
                     for index, config in enumerate(configs):
                         logits = trunk.logits(config)  # (B, classes)
@@ -124,16 +148,18 @@ class Evaluator:
                         if self.pruner.fallbacks:
                             any_layer = torch.stack(self.pruner.fallbacks).any(0)  # (B,)
                             fallbacks[index].append(any_layer.sum())
-                        now = time.perf_counter()
-                        seconds[index] += loading + now - began
+                        now = clock.now()
+                        spans[index].append((began, now))
                         began = now
                 finally:
                     self._make_room()
+            predictions = [torch.cat(each).cpu().numpy().astype(np.int32) for each in classes]
+            shared = sum(clock.between(*span) for span in loading) / len(configs)
             return [
                 BlockResult(
-                    torch.cat(classes[index]).cpu().numpy().astype(np.int32),
+                    predictions[index],
                     int(torch.stack(fallbacks[index]).sum()) if fallbacks[index] else 0,
-                    seconds[index],
+                    shared + sum(clock.between(*span) for span in spans[index]),
                 )
                 for index in range(len(configs))
             ]

@@ -130,7 +130,8 @@ def partition(
     images, n = importance.shape
     a_size = n // 2
     if how == "random":
-        fixed = torch.from_numpy(random_permutation(int(n))).to(importance.device)
+        fixed = torch.from_numpy(random_permutation(int(n)))
+        fixed = fixed.to(importance.device, non_blocking=True)  # the copy waits for no GPU
         order = fixed.expand(images, -1)
     else:
         order = importance.argsort(dim=-1, descending=True, stable=True)
