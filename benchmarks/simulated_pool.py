@@ -61,10 +61,15 @@ class SleepingPool:
     def room(self) -> int:
         return QUEUED_PER_WORKER * self.workers - len(self._done)
 
-    def submit(self, task: Task) -> None:
+    @property
+    def free(self) -> int:
+        return self._free[0][1]
+
+    def submit(self, task: Task, worker: int) -> None:
         now = time.perf_counter()
         self.began = self.began or now
-        free_at, worker = heapq.heappop(self._free)
+        free_at, least = heapq.heappop(self._free)
+        assert least == worker
         end = max(now, free_at) + self.seconds * len(task.keys)
         heapq.heappush(self._free, (end, worker))
         self.tasks += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -53,6 +54,7 @@ class Fake:
     fails: frozenset[tuple[int, int]] = frozenset()
     log: list[Task | list[tuple[Task, Results]]] = field(default_factory=list)
     in_flight: list[Task] = field(default_factory=list)
+    given: list[tuple[int, Task]] = field(default_factory=list)  # worker and task, in order
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -65,16 +67,24 @@ class Fake:
     def tasks(self) -> list[Task]:
         return [entry for entry in self.log if isinstance(entry, Task)]
 
-    def submit(self, task: Task) -> None:
-        assert self.room > 0
+    @property
+    def free(self) -> int:
+        at_hand = collections.Counter(
+            worker for worker, task in self.given if any(task is each for each in self.in_flight)
+        )
+        return min(range(max(1, self.workers)), key=lambda worker: (at_hand[worker], worker))
+
+    def submit(self, task: Task, worker: int) -> None:
+        assert self.room > 0 and worker == self.free
         assert len(task.keys) == len(task.configs) == len(set(task.keys)) > 0
         self.in_flight.append(task)
+        self.given.append((worker, task))
         self.log.append(task)
 
     def finished(self) -> list[tuple[Task, Results]]:
         assert self.in_flight, "would wait for ever"
         done = self.rng.sample(self.in_flight, self.rng.randint(1, len(self.in_flight)))
-        self.in_flight = [task for task in self.in_flight if task not in done]
+        self.in_flight = [task for task in self.in_flight if not any(task is d for d in done)]
         came = [(task, self.results(task)) for task in done]
         self.log.append(came)
         return came
@@ -336,20 +346,51 @@ def test_tasks_are_as_big_as_all_that_will_come_makes_them() -> None:
     assert alone.outcomes == many.outcomes == many.expected
 
 
-def test_what_shares_most_comes_together_and_a_blocks_tasks_follow_one_another() -> None:
+def test_what_shares_most_comes_together_and_a_worker_stays_with_its_block() -> None:
     rng = random.Random(0)
     firsts = [*range(1, 9)] * 5
     rng.shuffle(firsts)
     chunk: Configs = {("trial", number): config(first) for number, first in enumerate(firsts)}
     chunk |= {("reference", 0): None, ("reference", 1): PruningConfig()}
-    done = Round(Fake(2), [chunk], 100, 400, 32, coming=1000).play()
-    starts = [task.start for task in done.pool.tasks]
-    assert starts == sorted(starts) and set(starts) == {100, 228, 356}
-    for start in set(starts):
-        mine = [each for task in done.pool.tasks if task.start == start for each in task.configs]
-        shared = [each.layers[0].after_block if each and each.layers else 0 for each in mine]
-        assert shared == [0, 0, *sorted(firsts)]
+    done = Round(Fake(2), [chunk], 100, 356, 32, coming=1000).play()
+    assert {task.start for task in done.pool.tasks} == {100, 228}
+    for worker, start in ((0, 100), (1, 228)):
+        starts = [task.start for at, task in done.pool.given if at == worker]
+        own = list(itertools.takewhile(lambda each, start=start: each == start, starts))
+        assert len(own) > 2 and start not in starts[len(own) :]  # helps elsewhere only at the end
+    for start in (100, 228):
+        # From the one end by its worker, from the other by who helps: what lies between is whole.
+        mine = [task for task in done.pool.tasks if task.start == start]
+        for task in mine:
+            assert shared_blocks(task) == sorted(shared_blocks(task))
+        everything = [blocks for task in mine for blocks in shared_blocks(task)]
+        assert sorted(everything) == [0, 0, *sorted(firsts)]
+        own = [task for at, task in done.pool.given if task.start == start and at == start // 200]
+        order = [blocks for task in own for blocks in shared_blocks(task)]
+        assert order == [0, 0, *sorted(firsts)][: len(order)]
     assert max(len(task.configs) for task in done.pool.tasks) > 1
+
+
+def shared_blocks(task: Task) -> list[int]:
+    """Of each configuration, the block that its first pruning layer follows, or 0."""
+    return [each.layers[0].after_block if each and each.layers else 0 for each in task.configs]
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_few_blocks_are_taken_up_by_several_workers(workers: int) -> None:
+    """What a worker has at hand of a block is of use to no other."""
+    chunks: list[Configs] = [
+        {("trial", 20 * chunk + number): config(1 + number % 6) for number in range(20)}
+        for chunk in range(4)
+    ]
+    done = Round(Fake(workers, seed=workers), chunks, 0, 24 * 128, 64).play()
+    assert done.outcomes == done.expected
+    workers_of: dict[int, set[int]] = {}
+    for worker, task in done.pool.given:
+        workers_of.setdefault(task.start, set()).add(worker)
+    assert len(workers_of) == 24
+    more = sum(len(each) - 1 for each in workers_of.values())
+    assert more <= 24 * (workers - 1) / 4  # without a plan it is nearly 24 (workers - 1)
 
 
 # --- when it asks ---------------------------------------------------------------------------

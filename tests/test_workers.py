@@ -71,7 +71,7 @@ def collected(pool: Pool, tasks: Sequence[Task], kill_after: int | None = None) 
     out: Plain = {}
     while waiting or in_flight:
         while waiting and pool.room > 0:
-            pool.submit(waiting.pop(0))
+            pool.submit(waiting.pop(0), pool.free)
             in_flight += 1
         if kill_after is not None and came >= kill_after:
             assert in_flight > 2 and kill_workers() == 2  # each had something at hand
@@ -226,7 +226,7 @@ def test_tasks_of_several_give_what_tasks_of_one_give(digits: Digits, expected: 
 def test_this_process_takes_one_task_at_a_time(digits: Digits, expected: Plain) -> None:
     pool = InProcessPool(digits.job(batch_size=32))
     assert (pool.workers, pool.room) == (0, 1)
-    pool.submit(SEVERAL[2])
+    pool.submit(SEVERAL[2], pool.free)
     assert pool.room == 0
     ((task, results),) = pool.finished()
     assert task is SEVERAL[2] and pool.room == 1
@@ -270,7 +270,7 @@ def test_ray_workers_give_what_this_process_gives(two_workers: RayPool, expected
 @slow
 def test_all_that_is_done_comes_in_together(two_workers: RayPool, expected: Plain) -> None:
     for task in SEVERAL[:4]:
-        two_workers.submit(task)
+        two_workers.submit(task, two_workers.free)
     assert two_workers.room == 0
     ray.wait(list(two_workers._running), num_returns=4)
     came = two_workers.finished()
@@ -320,7 +320,7 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_others_are_not(
     keys = ("trial", 66), ("trial", 67), ("trial", 68)
     deadly = Task(keys, (None, Deadly(), None), "search", 0, 64)  # type: ignore[arg-type]
     for task in (deadly, SINGLE[0], SINGLE[1]):  # the last one waits behind the deadly one
-        two_workers.submit(task)
+        two_workers.submit(task, two_workers.free)
     came: list[Task] = []
     with pytest.raises(WorkerError) as caught:
         while len(came) < 3:
@@ -340,7 +340,7 @@ def test_one_worker_in_bf16_gives_what_this_process_gives(alone: None, digits: D
     with opened(digits.job("bf16", 32), 1) as pool:
         assert collected(pool, SEVERAL) == expected
         unknown = Task((("trial", 5), ("trial", 6)), (None, None), "no such set", 0, 64)
-        pool.submit(unknown)
+        pool.submit(unknown, pool.free)
         said = "evaluating trial 5 and 1 more failed: KeyError: 'no such set'"
         with pytest.raises(WorkerError, match=said):  # our own fault: one line, not tried again
             pool.finished()
@@ -353,7 +353,7 @@ def test_a_worker_that_cannot_start_is_said_in_one_line(
 ) -> None:
     monkeypatch.setattr(ztp_search.workers, "MAX_DEATHS", 1)
     with opened(digits.job(gone=tmp_path / "gone"), 1) as pool:
-        pool.submit(SINGLE[0])
+        pool.submit(SINGLE[0], pool.free)
         with pytest.raises(WorkerError, match="image store .*gone is damaged") as caught:
             pool.finished()
         assert "\n" not in str(caught.value)

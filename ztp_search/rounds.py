@@ -1,15 +1,16 @@
 """One pass of configurations over a range of images, spread over the workers.
 
 A task is one image block with several configurations: those whose first pruning layer stands at
-the same place come together, as they share all blocks before it (`backbones.trunk`), and a block's
-tasks follow one another, so that a worker keeps what it has of it for the next task. How
-configurations are put into tasks changes no result, so it may depend on the number of workers.
+the same place come together, as they share all blocks before it (`backbones.trunk`). A worker stays
+with an image block, for which it has that at hand, while others take other blocks. How
+configurations are put into tasks, and who gets them, changes no result, so it may depend on the
+number of workers.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,33 +66,42 @@ def play(
     """
     assert start < stop
     block = batch_size * max(1, BLOCK_IMAGES // batch_size)
-    blocks = math.ceil((stop - start) / block)
+    blocks = range(start, stop, block)
     parts: dict[Key, dict[int, BlockResult]] = {}
+    chunks = iter(source)
+    come = 0
+    left = Left(blocks)
 
-    def tasks() -> Iterator[Task]:
-        come = 0
-        for configs in source:
-            parts.update((key, {}) for key in configs)
-            come += len(configs)
-            later = max(0, expected - come)
-            for task in _tasks(configs, image_set, start, stop, block, pool, later):
-                left = [i for i, key in enumerate(task.keys) if key in parts]
-                if left:  # the others failed on an earlier block
-                    keys = tuple(task.keys[i] for i in left)
-                    configs_left = tuple(task.configs[i] for i in left)
-                    yield Task(keys, configs_left, image_set, task.start, task.stop)
+    def next_task() -> Task | None:
+        """For the worker that is free; None where there are no more configurations."""
+        nonlocal come
+        while True:
+            while not left:
+                configs = next(chunks, None)
+                if configs is None:
+                    return None
+                parts.update((key, {}) for key in configs)
+                come += len(configs)
+                left.fill(configs)
+            later = max(0, expected - come) * len(blocks)
+            size = (left.size + later) // (TASKS_PER_WORKER * max(1, pool().workers))
+            size = max(1, min(size, TASK_IMAGES // min(block, stop - start)))
+            first, taken = left.take(pool().free, size)
+            keys = tuple(key for key in taken if key in parts)  # others failed on another block
+            if keys:
+                configs_of = tuple(taken[key] for key in keys)
+                return Task(keys, configs_of, image_set, first, min(first + block, stop))
 
-    waiting = tasks()
     in_flight = 0
     drained = False
     outcomes: dict[Key, Outcome | Failure] = {}
     while True:
         while not drained and (in_flight == 0 or pool().room > 0):
-            task = next(waiting, None)
+            task = next_task()
             if task is None:
                 drained = True
             else:
-                pool().submit(task)
+                pool().submit(task, pool().free)
                 in_flight += 1
         if outcomes:  # told of when all workers have work again
             finished(outcomes)
@@ -109,33 +119,68 @@ def play(
                     continue
                 images_done(task.stop - task.start)
                 parts[key][task.start] = result
-                if len(parts[key]) == blocks:
+                if len(parts[key]) == len(blocks):
                     outcomes[key] = _joined(parts.pop(key))
 
 
-def _tasks(
-    configs: Mapping[Key, PruningConfig | None],
-    image_set: str,
-    start: int,
-    stop: int,
-    block: int,
-    pool: Callable[[], Pool],
-    later: int,
-) -> Iterator[Task]:
-    """later: about how many configurations are still to come after these."""
-    keys = sorted(configs, key=lambda key: (_first_layer(configs[key]), key))
-    left = (len(keys) + later) * math.ceil((stop - start) / block)  # a configuration on a block
-    most = max(1, TASK_IMAGES // min(block, stop - start))
-    for first in range(start, stop, block):
-        last = min(first + block, stop)
-        index = 0
-        while index < len(keys):
-            size = left // (TASKS_PER_WORKER * max(1, pool().workers))
-            size = max(1, min(size, most, len(keys) - index))
-            chosen = tuple(keys[index : index + size])
-            yield Task(chosen, tuple(configs[key] for key in chosen), image_set, first, last)
-            index += size
-            left -= size
+class Left:
+    """Configurations on image blocks that no worker has been given yet.
+
+    size: how many, counting a configuration once per block.
+    """
+
+    def __init__(self, blocks: Sequence[int]) -> None:
+        self.size = 0
+        self._blocks = blocks
+        self._configs: Mapping[Key, PruningConfig | None] = {}
+        self._keys: dict[int, deque[Key]] = {}  # by block, only where there are some
+        self._untouched: set[int] = set()
+        self._owner: dict[int, int] = {}  # the worker that began a block, also with earlier ones
+        self._at: dict[int, int] = {}  # the block that a worker was given last
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def fill(self, configs: Mapping[Key, PruningConfig | None]) -> None:
+        """Add configurations, on all blocks, where nothing is left."""
+        assert not self
+        if not configs:
+            return
+        keys = sorted(configs, key=lambda key: (_first_layer(configs[key]), key))
+        self._configs = configs
+        self._keys = {block: deque(keys) for block in self._blocks}
+        self._untouched = set(self._blocks)
+        self.size = len(keys) * len(self._blocks)
+
+    def take(self, worker: int, size: int) -> tuple[int, dict[Key, PruningConfig | None]]:
+        """At most so many configurations for a worker, and the block that they are for.
+
+        Of the block it is at; else of one that nobody has touched, best one that was its own
+        before; else it helps where most is left, from the other end.
+        """
+        block = self._at.get(worker, -1)
+        if block not in self._keys:
+            if self._untouched:
+                block = min(self._untouched, key=lambda each: (self._strange(each, worker), each))
+                self._owner[block] = worker
+            else:
+                block = min(self._keys, key=lambda each: (-len(self._keys[each]), each))
+        self._at[worker] = block
+        self._untouched.discard(block)
+        keys = self._keys[block]
+        size = min(size, len(keys))
+        if self._owner[block] == worker:
+            taken = [keys.popleft() for _ in range(size)]
+        else:
+            taken = [keys.pop() for _ in range(size)][::-1]
+        if not keys:
+            del self._keys[block]
+        self.size -= size
+        return block, {key: self._configs[key] for key in taken}
+
+    def _strange(self, block: int, worker: int) -> int:
+        """0: its own from before, 1: nobody's, 2: another's."""
+        return 1 if block not in self._owner else 0 if self._owner[block] == worker else 2
 
 
 def _first_layer(config: PruningConfig | None) -> int:

@@ -97,7 +97,11 @@ class Pool(Protocol):
     def room(self) -> int:
         """How many more tasks can be submitted before all workers have enough at hand."""
 
-    def submit(self, task: Task) -> None: ...
+    @property
+    def free(self) -> int:
+        """The worker that has least at hand, counted from 0."""
+
+    def submit(self, task: Task, worker: int) -> None: ...
 
     def finished(self) -> list[tuple[Task, Results]]:
         """Wait for submitted tasks: one at least, and all that are done by then.
@@ -156,7 +160,11 @@ class InProcessPool:
     def room(self) -> int:
         return 1 - len(self._tasks)
 
-    def submit(self, task: Task) -> None:
+    @property
+    def free(self) -> int:
+        return 0
+
+    def submit(self, task: Task, worker: int) -> None:
         self._tasks.append(task)
 
     def finished(self) -> list[tuple[Task, Results]]:
@@ -229,8 +237,11 @@ class RayPool:
     def room(self) -> int:
         return QUEUED_PER_WORKER * self.workers - len(self._running)
 
-    def submit(self, task: Task) -> None:
-        worker = min(range(self.workers), key=lambda w: (self._load[w], w))
+    @property
+    def free(self) -> int:
+        return min(range(self.workers), key=lambda w: (self._load[w], w))
+
+    def submit(self, task: Task, worker: int) -> None:
         reference = self._actors[worker].run.remote(task)
         self._running[reference] = (task, worker)
         self._load[worker] += 1
@@ -296,7 +307,7 @@ class RayPool:
                 lost.append(task)
         self._load[worker] -= len(lost)
         for task in lost:
-            self.submit(task)
+            self.submit(task, worker)
 
     def _count_death(self, task: Task, error: Exception) -> None:
         self._deaths[task] += 1
