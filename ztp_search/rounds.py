@@ -72,8 +72,8 @@ def play(
     come = 0
     left = Left(blocks)
 
-    def next_task() -> Task | None:
-        """For the worker that is free; None where there are no more configurations."""
+    def next_task() -> tuple[Task, int] | None:
+        """A task and the worker that it is for; None where there are no more configurations."""
         nonlocal come
         while True:
             while not left:
@@ -86,22 +86,24 @@ def play(
             later = max(0, expected - come) * len(blocks)
             size = (left.size + later) // (TASKS_PER_WORKER * max(1, pool().workers))
             size = max(1, min(size, TASK_IMAGES // min(block, stop - start)))
-            first, taken = left.take(pool().free, size)
+            worker = pool().free
+            first, taken = left.take(worker, size)
             keys = tuple(key for key in taken if key in parts)  # others failed on another block
             if keys:
                 configs_of = tuple(taken[key] for key in keys)
-                return Task(keys, configs_of, image_set, first, min(first + block, stop))
+                task = Task(keys, configs_of, image_set, first, min(first + block, stop))
+                return task, worker
 
     in_flight = 0
     drained = False
     outcomes: dict[Key, Outcome | Failure] = {}
     while True:
         while not drained and (in_flight == 0 or pool().room > 0):
-            task = next_task()
-            if task is None:
+            following = next_task()
+            if following is None:
                 drained = True
             else:
-                pool().submit(task, pool().free)
+                pool().submit(*following)
                 in_flight += 1
         if outcomes:  # told of when all workers have work again
             finished(outcomes)
