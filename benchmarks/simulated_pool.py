@@ -1,31 +1,39 @@
 """How many workers one driver keeps busy: workers that sleep, everything else is real.
 
     python benchmarks/simulated_pool.py [--workers 64 256 512 1024] [--trials 10000] [--images 2000]
+        [--pools plain ray]
 
 The driver samples, builds tasks, takes in results, races and writes to SQLite as in a search;
-only a worker's 0.2 s per image block and configuration is a pause. Busy: the time workers spend
-on tasks, of workers times wall time, from the first task to the last; also for the first rung
-alone, where every trial is new. Where the driver's own time goes says what gives way first.
-To reach: 256 workers 95 % busy.
+only a worker's 0.2 s per image block and configuration is a pause. Pools: `plain` keeps the
+sleepers in a list, so that the driver alone is measured; `ray` is the search's own pool of Ray
+actors, whose sleepers share a few processes, as hundreds do not fit this machine. Busy: the time
+workers spend on tasks, of workers times wall time, from the first task to the last; also for the
+first rung alone, where every trial is new. Where the driver's own time goes says what gives way
+first. To reach: 256 workers 95 % busy.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import heapq
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import ray
 import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
 from ztp_search.budget import parse_budget
+from ztp_search.cluster import connect
 from ztp_search.cost import Geometry
 from ztp_search.decode import Decoder
 from ztp_search.evaluate import BlockResult, Runtime
@@ -34,17 +42,14 @@ from ztp_search.progress import Progress, Status
 from ztp_search.space import load_space
 from ztp_search.study import Study
 from ztp_search.trials import Trials, Wanted
-from ztp_search.workers import QUEUED_PER_WORKER, Results, Task
+from ztp_search.workers import QUEUED_PER_WORKER, RayPool, Results, Task
 
 CLASSES = 10
 BATCH_SIZE = 64
 
 
 class SleepingPool:
-    """Workers that take `seconds` per configuration of a task, and answer at random.
-
-    A configuration's accuracy follows from its number, so racing has something to decide.
-    """
+    """Workers that take `seconds` per configuration of a task."""
 
     def __init__(self, workers: int, seconds: float, labels: np.ndarray[Any, Any]) -> None:
         self.workers = workers
@@ -83,20 +88,81 @@ class SleepingPool:
             end, _, task = heapq.heappop(self._done)
             self.busy += self.seconds * len(task.keys)
             self.ended = end
-            out.append((task, [self._result(task, key[1]) for key in task.keys]))
+            out.append((task, results_of(task, self.labels, self.seconds)))
         return out
 
     def close(self) -> None: ...
 
-    def _result(self, task: Task, number: int) -> BlockResult:
+
+class Sleepers:
+    """A Ray actor in which many workers sleep, each one task after the other."""
+
+    def __init__(self, workers: int, seconds: float, labels: np.ndarray[Any, Any]) -> None:
+        self.seconds = seconds
+        self.labels = labels
+        self.turn = [asyncio.Lock() for _ in range(workers)]
+
+    async def run(self, worker: int, task: Task) -> Results:
+        async with self.turn[worker]:
+            end = time.perf_counter() + self.seconds * len(task.keys)
+            results = results_of(task, self.labels, self.seconds)
+            await asyncio.sleep(end - time.perf_counter())
+            return results
+
+
+class SleepingRayPool(RayPool):
+    """The search's pool on such actors."""
+
+    def __init__(self, workers: int, seconds: float, labels: np.ndarray[Any, Any]) -> None:
+        connect(None, 1, None)
+        self.workers = workers
+        self.seconds = seconds
+        self.busy = 0.0
+        self.tasks = 0
+        self.began = self.ended = 0.0
+        actor = ray.remote(num_cpus=0, max_concurrency=QUEUED_PER_WORKER * SLEEPERS)(Sleepers)
+        hubs = [actor.remote(SLEEPERS, seconds, labels) for _ in range(0, workers, SLEEPERS)]
+        self._actors = [
+            SimpleNamespace(
+                run=SimpleNamespace(remote=partial(hubs[w // SLEEPERS].run.remote, w % SLEEPERS))
+            )
+            for w in range(workers)
+        ]
+        ray.get([hub.__ray_ready__.remote() for hub in hubs])
+        self._running = {}
+        self._load = np.zeros(workers, np.int64)
+
+    def submit(self, task: Task, worker: int) -> None:
+        self.began = self.began or time.perf_counter()
+        self.tasks += 1
+        super().submit(task, worker)
+
+    def finished(self) -> list[tuple[Task, Results]]:
+        out = super().finished()
+        self.busy += self.seconds * sum(len(task.keys) for task, _ in out)
+        self.ended = time.perf_counter()
+        return out
+
+
+def results_of(task: Task, labels: np.ndarray[Any, Any], seconds: float) -> Results:
+    """A configuration's accuracy follows from its number, so racing has something to decide."""
+    out = []
+    for _, number in task.keys:
         generator = np.random.default_rng([number, task.start])
         wrong = generator.random(task.stop - task.start) < 0.05 + 0.1 * ((number * 37 % 100) / 100)
-        labels = self.labels[task.start : task.stop]
-        return BlockResult(np.where(wrong, -1, labels).astype(np.int32), 0, self.seconds)
+        predictions = np.where(wrong, -1, labels[task.start : task.stop]).astype(np.int32)
+        out.append(BlockResult(predictions, 0, seconds))
+    return out
+
+
+Simulated: TypeAlias = SleepingPool | SleepingRayPool
+POOLS: dict[str, type[Simulated]] = {"plain": SleepingPool, "ray": SleepingRayPool}
+SLEEPERS = 128
+"""Workers of one process."""
 
 
 class Timed:
-    """Adds up the time of calls by name."""
+    """Adds up the processor time of calls by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -105,11 +171,11 @@ class Timed:
         plain: Callable[..., Any] = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
+            began = time.thread_time()
             try:
                 return plain(*args, **kwargs)
             finally:
-                spent = time.perf_counter() - began
+                spent = time.thread_time() - began
                 self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
         setattr(owner, method, timed)
@@ -118,25 +184,25 @@ class Timed:
 class FirstRung(Progress):
     """Notes how busy workers were until the first rung was left."""
 
-    def __init__(self, pool: SleepingPool) -> None:
+    def __init__(self, pool: Simulated) -> None:
         self.pool = pool
         self.busy: float | None = None
 
     def trials(self, status: Status) -> None:
         if status.rung > 1 and self.busy is None:
-            self.busy = self.pool.busy / (
-                self.pool.workers * (self.pool.ended - self.pool.began)
-            )
+            self.busy = self.pool.busy / (self.pool.workers * (self.pool.ended - self.pool.began))
 
 
-def simulate(workers: int, seconds: float, trials: int, images: int, racing: str) -> dict[str, Any]:
+def simulate(
+    kind: str, workers: int, seconds: float, trials: int, images: int, racing: str
+) -> dict[str, Any]:
     """A search of so many trials with so many sleeping workers."""
     space = load_space("deit_small")
     geometry = geometry_of(timm.create_model("deit_small_patch16_224"))
     decoder = Decoder(space, geometry, parse_budget("67%", geometry))
     generator = np.random.default_rng(0)
     labels = generator.integers(0, CLASSES, images)
-    pool = SleepingPool(workers, seconds, labels)
+    pool = POOLS[kind](workers, seconds, labels)
     progress = FirstRung(pool)
     measuring = _measuring(pool, labels, geometry, progress)
     timed = Timed()
@@ -150,14 +216,17 @@ def simulate(workers: int, seconds: float, trials: int, images: int, racing: str
         timed.wrap(study, "start", "database")
         timed.wrap(study, "update", "database")
         timed.wrap(search.samplers["monte-carlo"], "propose", "sampling")
-        timed.wrap(pool, "finished", "waiting for workers")
-        timed.wrap(pool, "submit", "the simulation itself")
+        timed.wrap(pool, "submit", "giving out tasks")
+        timed.wrap(pool, "finished", "taking in results")
+        began = time.thread_time()
         search.run()
+        driver = time.thread_time() - began
         study.close()
+    pool.close()
     wall = pool.ended - pool.began
-    driver = {k: v for k, v in timed.seconds.items() if k != "waiting for workers"}
-    driver["all else"] = wall - sum(timed.seconds.values())
+    spent = {**timed.seconds, "all else": driver - sum(timed.seconds.values())}
     return {
+        "pool": kind,
         "workers": workers,
         "seconds_per_block": seconds,
         "trials": trials,
@@ -167,15 +236,15 @@ def simulate(workers: int, seconds: float, trials: int, images: int, racing: str
         "wall_seconds": wall,
         "busy": pool.busy / (workers * wall),
         "busy_first_rung": progress.busy,
-        "driver_busy": 1.0 - timed.seconds["waiting for workers"] / wall,
+        "driver_busy": driver / wall,
         "driver_ms_per_block": {
-            name: 1e3 * spent * seconds / pool.busy for name, spent in sorted(driver.items())
+            name: 1e3 * each * seconds / pool.busy for name, each in sorted(spent.items())
         },
     }
 
 
 def _measuring(
-    pool: SleepingPool, labels: np.ndarray[Any, Any], geometry: Geometry, progress: Progress
+    pool: Simulated, labels: np.ndarray[Any, Any], geometry: Geometry, progress: Progress
 ) -> Measuring:
     store = labels
     session: Any = SimpleNamespace(
@@ -196,13 +265,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--racing", default="both")
+    parser.add_argument("--pools", nargs="+", choices=POOLS, default=list(POOLS))
     args = parser.parse_args()
     rows = []
-    for workers in args.workers:
-        row = simulate(workers, args.seconds, args.trials, args.images, args.racing)
+    for kind, workers in itertools.product(args.pools, args.workers):
+        row = simulate(kind, workers, args.seconds, args.trials, args.images, args.racing)
         rows.append(row)
         first = row["busy_first_rung"]
-        print(f"{workers:5} workers: {row['busy']:.1%} busy"
+        print(f"{kind:5} {workers:5} workers: {row['busy']:.1%} busy"
               + (f" ({first:.1%} on the first rung)" if first else "")
               + f", driver {row['driver_busy']:.0%} busy, ms per block: "
               + ", ".join(f"{k} {v:.2f}" for k, v in row["driver_ms_per_block"].items()),
