@@ -21,8 +21,8 @@ from ztp_search.samplers import SAMPLERS, Refine, Sampler, Seen
 from ztp_search.study import NewTrial, Study
 
 REFINE = "refine"
-CHUNK_PER_WORKER, LEAST_CHUNK, MOST_CHUNK = 16, 32, 64
-"""Trials that are proposed and started at a time: a tenth of a second of the driver at most."""
+CHUNK_PER_WORKER, LEAST_CHUNK, MOST_CHUNK = 16, 32, 256
+"""Trials that are proposed and started at a time: two tenths of a second of the driver at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Study:
         self._driving = False
         self._parameters: dict[str, Parameter] = {}
         self._count = 0
-        self._running: dict[int, tuple[int, str]] = {}  # number: (row, digest of its config)
+        self._running: dict[int, tuple[int, PruningConfig]] = {}  # number: (row, configuration)
         self._held = ExitStack()
         self._url, self._optuna = connect(storage, create)
         self._held.callback(self._optuna.engine.dispose)
@@ -165,7 +165,7 @@ class Study:
                     f"--study name"
                 )
         for trial in new:
-            self._running[trial.number] = row_of[trial.number], trial.config.digest()
+            self._running[trial.number] = row_of[trial.number], trial.config
         self._count += len(new)
 
     def update(self, updates: Sequence[Update]) -> None:
@@ -279,7 +279,7 @@ class Study:
         for number, row, state, text in rows:
             if state == TrialState.RUNNING:
                 config = PruningConfig.from_dict(json.loads(text or ""), f"trial {number}")
-                self._running[number] = (row, config.digest())
+                self._running[number] = (row, config)
 
     def _agree(self, contract: Mapping[str, Any]) -> None:
         """Refuse settings other than the stored ones; store those of a study without trials."""
@@ -301,7 +301,7 @@ class Study:
 
     def _check_running(self, trial: NewTrial) -> None:
         """Refuse a trial that is stored unless it is running, with the same configuration."""
-        if self._running.get(trial.number, (0, ""))[1] != trial.config.digest():
+        if self._running.get(trial.number, (0, None))[1] != trial.config:
             raise StudyError(
                 f"trial {trial.number} of study {self.name!r} is finished, or was started with "
                 f"another configuration by another version; use another --study name"
