@@ -138,12 +138,15 @@ class Cohort:
             entry.state == "running" and entry.seen >= stop for entry in self.entries.values()
         )
 
-        def source() -> Iterator[dict[tuple[str, int], PruningConfig | None]]:
-            yield {
-                (KIND, entry.number): entry.config
-                for entry in self.entries.values()
-                if entry.state == "running" and entry.seen == start
-            }
+        waiting = {
+            (KIND, entry.number): entry.config
+            for entry in self.entries.values()
+            if entry.state == "running" and entry.seen == start
+        }
+        through = len(self.entries) - len(waiting)
+
+        def source() -> Iterator[dict[tuple[str, int], PruningConfig]]:
+            yield waiting
             for entries in more:
                 self.entries.update((entry.number, entry) for entry in entries)
                 self.running += len(entries)
@@ -163,7 +166,7 @@ class Cohort:
         play(
             self.measuring.pool, source(), "search", start, stop,
             self.measuring.runtime.batch_size, finished, images_done,
-            self.planned if rung == 0 else 0,
+            self.planned - through if rung == 0 else 0,
         )  # fmt: skip
 
     def _taken(self, entry: Entry, rung: int, result: Outcome | Failure) -> Update:

@@ -27,7 +27,7 @@ BLOCK_IMAGES = 128
 """Images of a block, about; a whole number of batches."""
 TASK_IMAGES = 512
 """Images times configurations of a task, at most about: tenths of a second on one core."""
-TASKS_PER_WORKER = 16
+TASKS_PER_WORKER = 4
 """Of what is left at least so many, where there is enough: tasks grow smaller towards the end, so
 that all workers end together."""
 
