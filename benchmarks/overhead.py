@@ -1,9 +1,10 @@
 """How much of a search is not evaluation: driver, database and Ray at about 2 s a trial.
 
-    python benchmarks/overhead.py [--trials 64] [--seconds 2] [--rounds 3]
+    python benchmarks/overhead.py [--trials 192] [--seconds 2] [--rounds 3]
 
 The real command on digits at 50 %, every trial in full (--racing off), with so many images that a
-trial takes `--seconds` of one core. From the start of the first trial to the end of the last:
+trial takes `--seconds` of one core. From the start of the first trial to the end of the last (a
+worker may still be a second or two from its first task then, so the search is not the shortest):
 
     idle    1 - evaluation seconds of all trials / (workers x wall time): workers wait, or unpack
     beside  CPU seconds of driver and Ray's own processes / (workers x wall time): on a machine
@@ -35,7 +36,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--trials", type=int, default=192)
     parser.add_argument("--seconds", type=float, default=2.0, help="one trial, on one core")
     parser.add_argument("--images", type=int, help="instead of as many as take --seconds")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 0])
