@@ -8,8 +8,8 @@ counts that are new to it, over a second in all, so the searches are not the sho
 two workers 1.85 times one.
 
 Beside it, what the machine itself gives: the same search in one process without Ray, alone and two
-of them at once (`two_processes`). Two workers can hardly do better than that. 256 workers are simulated
-in simulated_pool.py.
+of them at once (`two_processes`). Two workers can hardly do better than that. 256 workers are
+simulated in simulated_pool.py.
 """
 
 from __future__ import annotations
