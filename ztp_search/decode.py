@@ -59,7 +59,6 @@ class _Draft:
     """A configuration under construction; lists run over the pruning layers."""
 
     spaces: tuple[BlockSpace, ...]
-    blocks: list[int]
     low: list[int]  # least retention, in units
     high: list[int]
     s_low: list[int]
@@ -203,7 +202,6 @@ class Decoder:
     def _draft(self, spaces: tuple[BlockSpace, ...], iterations: list[int]) -> _Draft:
         return _Draft(
             spaces=spaces,
-            blocks=[s.block for s in spaces],
             low=[_units(s)[0] for s in spaces],
             high=[_units(s)[1] for s in spaces],
             s_low=[s.s_tokens[0] for s in spaces],
@@ -334,23 +332,20 @@ class Decoder:
     def _macs(self, draft: _Draft, rates: list[int], s_tokens: list[int]) -> int:
         """What the budget bounds, of these rates (in units) and S-stage counts.
 
-        Half of a decode's time goes by here, in 40 calls, so it spells the formulas of `cost` out.
+        Half of a decode's time goes by here, in 40 calls.
         """
         geometry, template, of_block = self.geometry, self.template, self._block_macs
-        total, ranks_all = self.budget.counts == "total", template.order == "i'-s-i"
-        prefix = geometry.prefix_tokens
+        prefix, total = geometry.prefix_tokens, self.budget.counts == "total"
         macs = geometry.stem_macs + geometry.tail_macs
         n, start = geometry.patch_tokens, 0
-        for block, rate, s, iterations in zip(
-            draft.blocks, rates, s_tokens, draft.iterations, strict=True
-        ):
-            macs += (block - start) * of_block[n + prefix]
-            start = block
-            rounded = (2 * rate * n + UNIT) // (2 * UNIT)  # half up
-            s = min(s, (n if ranks_all else rounded) // 2)
-            kept = max(1, rounded - s)
+        for j, space in enumerate(draft.spaces):
+            macs += (space.block - start) * of_block[n + prefix]
+            start = space.block
+            rate = rates[j] / UNIT
+            s = min(s_tokens[j], max_s_tokens(n, rate, template.order))
+            kept = patch_tokens_kept(n, rate, s)
             if total:
-                macs += stage_macs(geometry, template, n, kept, s, iterations)
+                macs += stage_macs(geometry, template, n, kept, s, draft.iterations[j])
             n = kept
         macs += (geometry.depth - start) * of_block[n + prefix]
         return macs + geometry.tail_macs_per_token * (n + prefix)

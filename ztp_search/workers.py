@@ -252,17 +252,19 @@ class RayPool:
             waiting = list(self._running)
             ready, _ = ray.wait(waiting, num_returns=1)
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
-            for reference, results in zip(ready, _gotten(ready), strict=True):
+            for reference in ready:
                 task, worker = self._running.get(reference, (None, 0))
                 if task is None:  # given out again, as its worker died
                     continue
-                if isinstance(results, RayTaskError):
-                    cause = results.cause if isinstance(results.cause, Exception) else results
+                try:
+                    results: Results = ray.get(reference)
+                except RayTaskError as error:
+                    cause = error.cause if isinstance(error.cause, Exception) else error
                     raise WorkerError(
                         f"evaluating {_names(task)} failed: "
                         f"{type(cause).__name__}: {(str(cause).splitlines() or ['no message'])[0]}"
-                    ) from results
-                if isinstance(results, RayError):  # worker or node died, or an object is lost
+                    ) from error
+                except RayError:  # worker or node died, memory ran out, object lost
                     self._replace(worker)
                 else:
                     del self._running[reference]
@@ -316,17 +318,6 @@ class RayPool:
                 f"{MAX_DEATHS} workers died one after the other on {_names(task)} "
                 f"(images {task.start} to {task.stop}): {line}"
             )
-
-
-def _gotten(references: Sequence[Any]) -> list[Results | RayError]:
-    """Results, or what went wrong; all in one call, as each takes Ray a third of a millisecond."""
-    try:
-        results: list[Results | RayError] = ray.get(list(references))
-    except RayError as error:
-        if len(references) == 1:
-            return [error]
-        return [each for reference in references for each in _gotten([reference])]
-    return results
 
 
 def _names(task: Task) -> str:
