@@ -6,6 +6,7 @@ import hashlib
 import json
 import operator
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class UnreadableImage(DataError):
     """One image cannot be read or decoded; the others may."""
 
 
-class Source:
+class Source(ABC):
     """One opened split: images by index, with the model's label for each.
 
     title: source and split, for messages.
@@ -66,7 +67,7 @@ class Source:
     def __len__(self) -> int:
         return self._length
 
-    def expect(self, indices: Sequence[int]) -> None:
+    def expect(self, indices: Sequence[int]) -> None:  # noqa: B027 - most need no hint
         """A hint that these are read next, for a source that is faster at many."""
 
     def read(self, index: int) -> tuple[Undecoded, int | None]:
@@ -86,8 +87,9 @@ class Source:
         """File name inside the data set, or split/index."""
         return f"{self.title.rpartition(' ')[2]}/{index}"
 
+    @abstractmethod
     def _read(self, index: int) -> tuple[Undecoded, Any]:
-        raise NotImplementedError
+        """Image and label as the reader has them."""
 
     def _label(self, label: Any, index: int) -> int | None:
         if label is None or self.unlabelled:
