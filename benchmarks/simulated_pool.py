@@ -46,6 +46,8 @@ from ztp_search.workers import QUEUED_PER_WORKER, RayPool, Results, Task
 
 CLASSES = 10
 BATCH_SIZE = 64
+SLEEPERS = 128
+"""Workers of one process."""
 
 
 class SleepingPool:
@@ -157,8 +159,6 @@ def results_of(task: Task, labels: np.ndarray[Any, Any], seconds: float) -> Resu
 
 Simulated: TypeAlias = SleepingPool | SleepingRayPool
 POOLS: dict[str, type[Simulated]] = {"plain": SleepingPool, "ray": SleepingRayPool}
-SLEEPERS = 128
-"""Workers of one process."""
 
 
 class Timed:
