@@ -23,12 +23,12 @@ import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
-from ztp_search.budget import parse_budget
-from ztp_search.cost import cost_dict, flops
-from ztp_search.decode import Decoder
-from ztp_search.objective import pack
+from ztp_search.driver.objective import pack
+from ztp_search.pruning.budget import parse_budget
+from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.samplers import MonteCarlo
-from ztp_search.space import load_space
+from ztp_search.space.decoder import Decoder
+from ztp_search.space.space import load_space
 from ztp_search.study import NewTrial, Study, Update
 
 RUNGS = (384, 768, 1536, 3072)

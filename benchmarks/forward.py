@@ -31,13 +31,13 @@ from common import record
 from profile_forward import milliseconds_by_stage
 
 from ztp_search.backbones import Pruner, geometry_of, pruner_of
-from ztp_search.budget import parse_budget
-from ztp_search.config import PruningConfig, PruningLayer
-from ztp_search.cost import Geometry, flops
-from ztp_search.decode import Decoder
+from ztp_search.pruning.budget import parse_budget
+from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.pruning.cost import Geometry, flops
+from ztp_search.pruning.schedules import paper_schedule
 from ztp_search.samplers import MonteCarlo
-from ztp_search.schedule import paper_schedule
-from ztp_search.space import load_space
+from ztp_search.space.decoder import Decoder
+from ztp_search.space.space import load_space
 
 TABLE_1 = {
     "table 1, I-stage + S-stage": [

@@ -16,8 +16,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from ztp_search import scoring
 from ztp_search.backbones import vision_transformer
+from ztp_search.pruning import scoring
 
 FUSED, UNFUSED = "attention, fused", "attention, A materialised"
 REST = "norms, residuals, classifier"

@@ -18,11 +18,11 @@ import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
-from ztp_search.budget import parse_budget
-from ztp_search.cost import flops
-from ztp_search.decode import Decoder
+from ztp_search.pruning.budget import parse_budget
+from ztp_search.pruning.cost import flops
 from ztp_search.samplers import MonteCarlo
-from ztp_search.space import load_space
+from ztp_search.space.decoder import Decoder
+from ztp_search.space.space import load_space
 
 
 def main() -> None:

@@ -21,17 +21,17 @@ from typing import Any
 import numpy as np
 from common import CACHE, record
 
-from ztp_search.arguments import parse
-from ztp_search.config import PruningConfig
+from ztp_search.cli.arguments import parse
+from ztp_search.cli.resolve import settings
+from ztp_search.driver.measuring import Measuring
+from ztp_search.driver.objective import judge
+from ztp_search.driver.progress import Progress, Status
+from ztp_search.driver.run import run
+from ztp_search.driver.session import Session
 from ztp_search.errors import StudyError
-from ztp_search.evaluate import resolve_runtime
-from ztp_search.measuring import Measuring
-from ztp_search.objective import judge
-from ztp_search.progress import Progress, Status
-from ztp_search.requests import settings
+from ztp_search.evaluation.runtime import resolve_runtime
+from ztp_search.pruning.config import PruningConfig
 from ztp_search.samplers import SAMPLERS
-from ztp_search.search import run
-from ztp_search.session import Session
 from ztp_search.study import StoredTrial, Study
 
 WAYS = (*SAMPLERS, "monte-carlo + refine")

@@ -17,7 +17,7 @@ from typing import Any
 
 from ztp_search.study import StoredTrial, Study
 
-COMMAND = (sys.executable, "-m", "ztp_search.cli")
+COMMAND = (sys.executable, "-m", "ztp_search.cli.main")
 POLL_SECONDS = 0.2
 
 

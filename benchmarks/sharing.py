@@ -24,12 +24,13 @@ import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
-from ztp_search.budget import parse_budget
-from ztp_search.config import PruningConfig
-from ztp_search.decode import Decoder
-from ztp_search.evaluate import BlockResult, Evaluator, resolve_runtime
+from ztp_search.evaluation.model_runner import BlockResult, Evaluator
+from ztp_search.evaluation.runtime import resolve_runtime
+from ztp_search.pruning.budget import parse_budget
+from ztp_search.pruning.config import PruningConfig
 from ztp_search.samplers import MonteCarlo
-from ztp_search.space import load_space
+from ztp_search.space.decoder import Decoder
+from ztp_search.space.space import load_space
 
 TASK = 8
 ALL_OF_IT = 1 << 40

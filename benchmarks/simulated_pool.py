@@ -32,17 +32,19 @@ import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
-from ztp_search.budget import parse_budget
-from ztp_search.cluster import connect
-from ztp_search.cost import Geometry
-from ztp_search.decode import Decoder
-from ztp_search.evaluate import BlockResult, Runtime
-from ztp_search.measuring import Measuring
-from ztp_search.progress import Progress, Status
-from ztp_search.space import load_space
+from ztp_search.driver.measuring import Measuring
+from ztp_search.driver.progress import Progress, Status
+from ztp_search.driver.trials import Trials, Wanted
+from ztp_search.evaluation.model_runner import BlockResult
+from ztp_search.evaluation.ray_cluster import connect
+from ztp_search.evaluation.ray_pool import QUEUED_PER_WORKER, RayPool
+from ztp_search.evaluation.runtime import Runtime
+from ztp_search.evaluation.tasks import Results, Task
+from ztp_search.pruning.budget import parse_budget
+from ztp_search.pruning.cost import Geometry
+from ztp_search.space.decoder import Decoder
+from ztp_search.space.space import load_space
 from ztp_search.study import Study
-from ztp_search.trials import Trials, Wanted
-from ztp_search.workers import QUEUED_PER_WORKER, RayPool, Results, Task
 
 CLASSES = 10
 BATCH_SIZE = 64

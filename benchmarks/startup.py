@@ -46,7 +46,7 @@ def main() -> None:
 
 def _first_trial(out: str, workers: str, study: str) -> float:
     command = [
-        sys.executable, "-m", "ztp_search.cli", "--space", "digits", "--budget", "68%",
+        sys.executable, "-m", "ztp_search.cli.main", "--space", "digits", "--budget", "68%",
         "--workers", workers, "--out", out, "--study", study,
     ]  # fmt: skip
     began = time.perf_counter()

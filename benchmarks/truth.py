@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from common import CACHE
 
-from ztp_search.arguments import parse
-from ztp_search.budget import parse_budget
-from ztp_search.cost import flops
-from ztp_search.decode import Decoder
-from ztp_search.evaluate import resolve_runtime
-from ztp_search.measuring import Measuring
-from ztp_search.progress import Progress
-from ztp_search.requests import settings
+from ztp_search.cli.arguments import parse
+from ztp_search.cli.resolve import settings
+from ztp_search.driver.measuring import Measuring
+from ztp_search.driver.progress import Progress
+from ztp_search.driver.session import Session
+from ztp_search.evaluation.runtime import resolve_runtime
+from ztp_search.pruning.budget import parse_budget
+from ztp_search.pruning.cost import flops
 from ztp_search.samplers import MonteCarlo
-from ztp_search.session import Session
+from ztp_search.space.decoder import Decoder
 
 
 @dataclass(frozen=True)

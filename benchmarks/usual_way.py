@@ -25,14 +25,14 @@ import numpy as np
 from common import record
 from searching import search
 
-from ztp_search.arguments import parse
-from ztp_search.config import PruningConfig
-from ztp_search.evaluate import resolve_runtime
-from ztp_search.measuring import Measuring
-from ztp_search.progress import Progress
+from ztp_search.cli.arguments import parse
+from ztp_search.cli.resolve import settings
+from ztp_search.driver.measuring import Measuring
+from ztp_search.driver.progress import Progress
+from ztp_search.driver.session import Session
+from ztp_search.evaluation.runtime import resolve_runtime
+from ztp_search.pruning.config import PruningConfig
 from ztp_search.racing import paired_difference
-from ztp_search.requests import settings
-from ztp_search.session import Session
 
 HOLDOUT = 2000
 SCRIPT = Path(__file__).with_name("usual_way_script.py")

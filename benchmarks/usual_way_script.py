@@ -38,13 +38,13 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from ztp_search import apply
 from ztp_search.backbones import geometry_of
 from ztp_search.backbones.loading import load_model
-from ztp_search.budget import Budget, parse_budget
-from ztp_search.config import PruningConfig, PruningLayer
-from ztp_search.cost import Geometry, flops
 from ztp_search.data import ImageStore, normalise
 from ztp_search.errors import ConfigError
+from ztp_search.pruning.budget import Budget, parse_budget
+from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.pruning.cost import Geometry, flops
 from ztp_search.settings import ModelSpec
-from ztp_search.space import SearchSpace, load_space
+from ztp_search.space.space import SearchSpace, load_space
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

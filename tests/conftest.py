@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:  # tests of the core need no torch
-    from ztp_search.workers import Job
+    from ztp_search.evaluation.tasks import Job
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,8 +43,8 @@ class Digits:
         cache_bytes: int = 0,
         **paths: Path,
     ) -> "Job":
-        from ztp_search.evaluate import Runtime
-        from ztp_search.workers import Job
+        from ztp_search.evaluation.runtime import Runtime
+        from ztp_search.evaluation.tasks import Job
 
         return Job(
             copy.deepcopy(self.loaded.model),  # an evaluator converts it
@@ -58,10 +58,10 @@ class Digits:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
-    from running import parsed
+    from helpers.running import parsed
 
-    from ztp_search.requests import settings
-    from ztp_search.session import Session
+    from ztp_search.cli.resolve import settings
+    from ztp_search.driver.session import Session
 
     out = tmp_path_factory.mktemp("digits")
     argv = ["--space", "digits", "--budget", "68%", "--images", "160", "--holdout", "64"]
@@ -81,7 +81,7 @@ class Finished:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Without racing."""
-    from running import SEARCH
+    from helpers.running import SEARCH
 
     return run_to_its_end(SEARCH, tmp_path_factory.mktemp("finished"))
 
@@ -89,13 +89,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(scope="session")
 def raced(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """With racing."""
-    from running import RACE
+    from helpers.running import RACE
 
     return run_to_its_end(RACE, tmp_path_factory.mktemp("raced"))
 
 
 def run_to_its_end(search: list[str], out: Path) -> Finished:
-    from ztp_search.cli import main
+    from ztp_search.cli.main import main
 
     argv = [*search, "--workers", "0", "--out", str(out)]
     stdout = io.StringIO()

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ztp_search.config import PruningConfig, PruningLayer
-from ztp_search.config_file import load_config
 from ztp_search.errors import ZtpError
+from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.pruning.config_file import load_config
 
 if TYPE_CHECKING:
     from ztp_search.backbones import apply

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ztp_search.space import SearchSpace
+from ztp_search.space.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from torch import nn
 from ztp_search.backbones.counting import fvcore_macs
 from ztp_search.backbones.trunk import Trunk
 from ztp_search.backbones.vision_transformer import Pruner, geometry_of, pruner_of
-from ztp_search.config import PruningConfig
+from ztp_search.pruning.config import PruningConfig
 
 __all__ = ["Pruner", "Trunk", "apply", "fvcore_macs", "geometry_of", "pruner_of"]
 

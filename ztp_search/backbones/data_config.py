@@ -9,8 +9,8 @@ from typing import Any
 import timm.data
 from torch import nn
 
-from ztp_search.config import check_keys
 from ztp_search.errors import ModelError
+from ztp_search.pruning.config import check_keys
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ztp_search.backbones.vision_transformer import Pruner, Seen
-from ztp_search.config import PruningConfig
+from ztp_search.pruning.config import PruningConfig
 
 
 class Trunk:

@@ -20,10 +20,10 @@ from timm.models.vision_transformer import Block, ResPostBlock, VisionTransforme
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ztp_search.config import PruningConfig, PruningLayer
-from ztp_search.cost import Geometry, token_counts
 from ztp_search.errors import ModelError
-from ztp_search.scoring import Kept, prune_tokens, take_tokens
+from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.pruning.cost import Geometry, token_counts
+from ztp_search.pruning.scoring import Kept, prune_tokens, take_tokens
 
 SUPPORTED = (
     "timm VisionTransformer (DeiT, AugReg, MAE, distilled, registers) whose blocks are Block or "

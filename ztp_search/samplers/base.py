@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ztp_search.config import PruningConfig
-from ztp_search.cost import token_counts
-from ztp_search.decode import Decoder
 from ztp_search.errors import BudgetError
+from ztp_search.pruning.config import PruningConfig
+from ztp_search.pruning.cost import token_counts
 from ztp_search.samplers.seen import Seen
+from ztp_search.space.decoder import Decoder
 
 Key = tuple[object, ...]
 Point = tuple[float, ...]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ztp_search.decode import Decoder
 from ztp_search.samplers.base import Point
 from ztp_search.samplers.best import Result, best
 from ztp_search.samplers.learning import Learning
 from ztp_search.samplers.seen import Seen
+from ztp_search.space.decoder import Decoder
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ztp_search.decode import Decoder
 from ztp_search.samplers.base import Point, Sampler
 from ztp_search.samplers.best import Result
 from ztp_search.samplers.monte_carlo import uniform
 from ztp_search.samplers.seen import Seen
+from ztp_search.space.decoder import Decoder
 
 MOVES = 64
 """Attempts that move the asked point, ever farther; those after it are uniform."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ztp_search.decode import Decoder
 from ztp_search.samplers.base import Point
 from ztp_search.samplers.best import Result, best
 from ztp_search.samplers.learning import Learning, reflected
 from ztp_search.samplers.monte_carlo import uniform
 from ztp_search.samplers.seen import Seen
+from ztp_search.space.decoder import Decoder
 
 
 class Refine(Learning):

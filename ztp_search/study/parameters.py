@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
 
-from ztp_search.config import PruningConfig
+from ztp_search.pruning.config import PruningConfig
 
 NEUTRAL: dict[str, float] = {"retention": 1.0, "s_tokens": 0, "wpr_iterations": 1}
 """A block's parameters where no layer stands: those of a layer that prunes nothing."""

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
-from ztp_search.config import PruningConfig
+from ztp_search.pruning.config import PruningConfig
 from ztp_search.study.trial import StoredTrial, Update
 
 TRIALS = models.TrialModel.__table__

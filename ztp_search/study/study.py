@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from ztp_search.config import PruningConfig
 from ztp_search.errors import StudyError
+from ztp_search.pruning.config import PruningConfig
 from ztp_search.study.contract import completed, is_reserved, refuse_differences
 from ztp_search.study.database import (
     connect,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ztp_search.config import PruningConfig
+from ztp_search.pruning.config import PruningConfig
 
 
 @dataclass(frozen=True, slots=True)

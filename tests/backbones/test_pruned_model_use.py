@@ -1,0 +1,203 @@
+"""Using pruned models: recorded tokens, copies, other configurations, what is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from helpers.small_vits import MODELS, TWO_LAYERS, images_for, make, vit
+from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import ParallelScalingBlock
+from torch import nn
+
+import ztp_search
+from ztp_search import backbones
+from ztp_search.errors import ConfigError, ModelError
+from ztp_search.pruning import cost
+from ztp_search.pruning.config import CHOICES, PruningConfig, PruningLayer
+
+# --- what is recorded ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["class token", "no class token", "distilled", "registers"])
+def test_recorded_tokens_refer_to_the_unpruned_sequence(name: str) -> None:
+    model = make(name)
+    prefix, patches = model.num_prefix_tokens, model.patch_embed.num_patches
+    ztp_search.apply(model, TWO_LAYERS, record_tokens=True)
+    model(images_for(model))
+    first, second = model.ztp_tokens
+    # 16 patch tokens: S prunes 3, I the rest of 16 - round(14.4); of 11, S 2, I 11 - round(6.6)
+    for entry, block, after_s, after_i in [(first, 1, 13, 11), (second, 3, 9, 5)]:
+        assert entry["after_block"] == block
+        assert entry["s"].shape == (3, prefix + after_s)
+        assert entry["i"].shape == (3, prefix + after_i)
+    for image in range(3):
+        everything = set(range(prefix + patches))
+        for before, after in [
+            (everything, first["s"]), (set(first["s"][image].tolist()), first["i"]),
+            (set(first["i"][image].tolist()), second["s"]),
+            (set(second["s"][image].tolist()), second["i"]),
+        ]:  # fmt: skip
+            left = after[image].tolist()
+            assert left == sorted(left)
+            assert set(left) < before
+            assert left[:prefix] == list(range(prefix))
+    # 5 of 16 patch tokens were at place 5 or later in the shortened sequence of at least one image
+    assert second["i"].max() >= prefix + 5
+
+
+def test_a_layer_that_prunes_nothing_is_recorded_too() -> None:
+    model = make("class token")
+    config = PruningConfig((PruningLayer(1), PruningLayer(2, 0.5), PruningLayer(3)))
+    ztp_search.apply(model, config, record_tokens=True)
+    model(images_for(model))
+    assert [entry["after_block"] for entry in model.ztp_tokens] == [1, 2, 3]
+    assert model.ztp_tokens[0]["i"].tolist() == [list(range(17))] * 3
+    assert torch.equal(model.ztp_tokens[2]["i"], model.ztp_tokens[1]["i"])
+
+
+def test_recorded_tokens_are_those_of_the_last_forward_pass() -> None:
+    model = ztp_search.apply(make("class token"), TWO_LAYERS, record_tokens=True)
+    x = images_for(model)
+    model(x)
+    before = model.ztp_tokens
+    model(x[:1])
+    assert len(model.ztp_tokens) == 2
+    for old, new in zip(before, model.ztp_tokens, strict=True):
+        assert old["i"].shape[0] == 3 and new["i"].shape[0] == 1
+        assert torch.equal(old["i"][:1], new["i"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_model_runs_on_the_counts_that_cost_says(name: str) -> None:
+    model = make(name)
+    expected = cost.token_counts(backbones.geometry_of(model), TWO_LAYERS)
+    ztp_search.apply(model, TWO_LAYERS)
+    seen = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+        for module in [*(block.mlp for block in model.blocks), model.norm]
+    ]
+    model(images_for(model))
+    for hook in hooks:
+        hook.remove()
+    assert tuple(seen) == expected
+
+
+# --- one model after another -----------------------------------------------------------------
+
+
+def test_another_configuration_replaces_the_one_before() -> None:
+    model, fresh = make("class token"), make("class token")
+    x = images_for(model)
+    one_layer = PruningConfig((PruningLayer(2, 0.5),))
+    ztp_search.apply(model, TWO_LAYERS)
+    model(x)
+    ztp_search.apply(model, one_layer)
+    assert torch.equal(model(x), ztp_search.apply(fresh, one_layer)(x))
+
+
+def test_a_copy_of_a_patched_model_stands_on_its_own() -> None:
+    model = ztp_search.apply(make("class token"), TWO_LAYERS, record_tokens=True)
+    x = images_for(model)
+    pruned = model(x)
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(x), pruned)
+    twin(x[:1])
+    assert model.ztp_tokens[0]["i"].shape[0] == 3
+    ztp_search.apply(twin, None)
+    assert torch.equal(twin(x), make("class token")(x))
+    assert torch.equal(model(x), pruned)
+    ztp_search.apply(model, None)
+    ztp_search.apply(twin, TWO_LAYERS)
+    assert torch.equal(twin(x), pruned)
+    assert torch.equal(model(x), make("class token")(x))
+
+
+def test_pruning_reads_the_weights_of_the_moment() -> None:
+    model = ztp_search.apply(vit().eval(), TWO_LAYERS)
+    donor = make("class token")
+    model.load_state_dict(donor.state_dict())
+    x = images_for(donor)
+    assert torch.equal(model(x), ztp_search.apply(donor, TWO_LAYERS)(x))
+
+
+@pytest.mark.parametrize("name", ["class token", "no class token", "distilled"])
+def test_an_image_has_the_same_logits_alone_and_in_a_batch(name: str) -> None:
+    model = ztp_search.apply(make(name, torch.float64), TWO_LAYERS)
+    x = images_for(model)
+    alone = torch.cat([model(image[None]) for image in x])
+    torch.testing.assert_close(alone, model(x), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_models_run(dtype: torch.dtype) -> None:
+    model = make("class token", dtype)
+    for order in CHOICES["order"]:
+        config = PruningConfig(TWO_LAYERS.layers, order=order)
+        ztp_search.apply(model, config, record_tokens=True)
+        logits = model(images_for(model))
+        assert logits.dtype == dtype
+        assert logits.isfinite().all()
+        assert min(model.ztp_tokens[1][stage].shape[1] for stage in "si") == 1 + 5
+
+
+def test_a_pruned_model_can_be_fine_tuned() -> None:
+    model = make("class token").requires_grad_(True)
+    ztp_search.apply(model, TWO_LAYERS)
+    model(images_for(model)).square().sum().backward()
+    for block in model.blocks:
+        assert block.attn.qkv.weight.grad.abs().sum() > 0
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        (lambda: Eva(img_size=28, patch_size=14, embed_dim=48, depth=2, num_heads=3), ["Eva"]),
+        (
+            lambda: SwinTransformer(
+                img_size=32, patch_size=4, window_size=4, embed_dim=24, depths=(1, 1),
+                num_heads=(2, 2),
+            ),
+            ["SwinTransformer"],
+        ),
+        (partial(vit, block_fn=ParallelScalingBlock), ["ParallelScalingBlock", "ResPostBlock"]),
+        (partial(vit, attn_layer="diff"), ["DiffAttention", "Attention"]),
+        (partial(vit, class_token=False, global_pool="map"), ["map"]),
+        (lambda: nn.Linear(3, 3), ["Linear"]),
+    ],
+)  # fmt: skip
+def test_other_models_are_refused_by_name(
+    model: Callable[[], nn.Module], names: list[str]
+) -> None:
+    built = model()
+    for refused in (
+        lambda: ztp_search.apply(built, TWO_LAYERS),
+        lambda: backbones.geometry_of(built),
+    ):
+        with pytest.raises(ModelError) as error:
+            refused()
+        message = str(error.value)
+        assert all(name in message for name in [*names, "VisionTransformer"]), message
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "layer", [PruningLayer(4, 0.5), PruningLayer(9, 0.5), PruningLayer(1, 1.0, 9)]
+)
+def test_a_configuration_that_does_not_fit_is_refused_and_changes_nothing(
+    layer: PruningLayer,
+) -> None:
+    model = make("class token")
+    x = images_for(model)
+    stock = model(x)
+    with pytest.raises(ConfigError):
+        ztp_search.apply(model, PruningConfig((layer,)))
+    assert torch.equal(model(x), stock)

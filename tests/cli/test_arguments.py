@@ -1,0 +1,58 @@
+"""Values of arguments: what each form means, before anything else is looked at."""
+
+import pytest
+
+from ztp_search.cli.arguments import parse
+from ztp_search.errors import ZtpError
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1000", 1000),
+        ("512MB", 512_000_000),
+        ("512mb", 512_000_000),
+        ("2G", 2_000_000_000),
+        ("1.5 GiB", 1_610_612_736),
+        ("4KiB", 4096),
+        ("1TB", 10**12),
+    ],
+)
+def test_memory_is_a_size_in_decimal_or_binary_units(text: str, size: int) -> None:
+    assert parse(["--budget", "3", "--cache-memory", text]).cache_memory == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1d", 86400), ("0", 0)],
+)
+def test_time_is_seconds_or_has_a_unit(text: str, seconds: float) -> None:
+    assert parse(["--budget", "3", "--timeout", text]).timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--cache-memory", "much"),
+        ("--cache-memory", "-1"),
+        ("--cache-memory", "2XB"),
+        ("--timeout", "5x"),
+        ("--timeout", "-5"),
+        ("--timeout", "2h30m"),
+        ("--racing", "some"),
+        ("--sampler", "grid"),
+        ("--refine", "-1"),
+        ("--refine", "half"),
+        ("--trials", "0"),
+        ("--tolerance", "0"),
+        ("--gpus-per-worker", "nan"),
+    ],
+)
+def test_a_value_that_is_none_is_refused_in_one_line_that_names_both(
+    option: str, value: str
+) -> None:
+    with pytest.raises(ZtpError) as error:
+        parse(["--budget", "3", f"{option}={value}"])
+    assert option in str(error.value) and value in str(error.value)
+    assert len(str(error.value).splitlines()) == 1

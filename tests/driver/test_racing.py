@@ -1,0 +1,375 @@
+"""Searches that race: the same decisions from any number of workers, through any interruption."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import Finished
+from helpers.racing_by_hand import slow_go_on
+from helpers.running import (
+    RACE,
+    attributes,
+    document,
+    parsed,
+    process,
+    results,
+    stored,
+    until,
+    url_of,
+)
+
+import ztp_search.driver.session
+import ztp_search.samplers.base
+from ztp_search.cli.main import main
+from ztp_search.cli.resolve import settings
+from ztp_search.driver.objective import unpack_bits, unpack_predictions
+from ztp_search.driver.progress import Progress, Status
+from ztp_search.driver.run import run
+from ztp_search.errors import StudyError
+from ztp_search.evaluation.model_runner import Evaluator
+from ztp_search.racing import RACING
+from ztp_search.study import StoredTrial, Study
+
+RUNGS = (64, 128, 256)
+
+
+class Interrupted(Exception):
+    """Stands for a death of the driver in the tests that need many of them."""
+
+
+class Interrupting(Progress):
+    """Dies when it is told of trials for the n-th time."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def trials(self, status: Status) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Interrupted
+
+
+def race(out: Path, *changes: str, workers: int = 0, heard: Progress | None = None) -> Any:
+    args = parsed(*RACE, "--workers", str(workers), "--out", str(out), *changes)
+    return run(settings(args), heard or Progress())
+
+
+def same_evidence(out: Path, finished: Finished) -> None:
+    assert results(stored(out)) == results(stored(finished.out))
+    mine, theirs = attributes(out), attributes(finished.out)
+    for name in ("reference", "holdout", "cohorts"):
+        assert mine[name] == theirs[name], name
+
+
+def bits(trial: StoredTrial) -> list[bool]:
+    seen: list[bool] = unpack_bits(trial.attrs["correct"], trial.attrs["images"]).tolist()
+    return seen
+
+
+def correct_of_unpruned(out: Path) -> list[bool]:
+    """Per search image, from what the study has stored and the images themselves."""
+    reference = attributes(out)["reference"]
+    session = ztp_search.driver.session.Session.open(
+        settings(parsed(*RACE, "--out", str(out))).sources
+    )
+    labels = session.decode().search.labels
+    predictions = unpack_predictions(reference["unpruned"]["predictions"])
+    right: list[bool] = (predictions == labels).tolist()
+    return right
+
+
+def check_cohort(
+    trials: list[StoredTrial], before: list[StoredTrial], finalists: int, rule: str = "both"
+) -> None:
+    """Trials of one cohort ended where the rules, written apart and slowly, let them end."""
+    complete = {t.number: bits(t) for t in before if t.state == "complete"}
+    alive = {trial.number: trial for trial in trials}
+    for rung in RUNGS[:-1]:
+        quota = -(-len(trials) // 2 ** (1 + RUNGS.index(rung)))  # a half, a quarter, rounded up
+        cohort = {number: bits(trial)[:rung] for number, trial in alive.items()}
+        going = slow_go_on(
+            RACING[rule], cohort, complete, quota, finalists, trials[-1].number
+        )
+        for number in alive.keys() - going:
+            assert alive[number].state == "pruned" and alive[number].attrs["images"] == rung
+        alive = {number: alive[number] for number in going}
+    assert all(trial.state == "complete" for trial in alive.values())
+
+
+def test_a_race_ends_as_the_rules_say(raced: Finished) -> None:
+    trials = stored(raced.out)
+    assert [trial.number for trial in trials] == list(range(12))
+    assert attributes(raced.out)["cohorts"] == [
+        {"sampler": "monte-carlo", "start": 0, "stop": 12, "finalists": 3, "exhausted": False}
+    ]
+    check_cohort(trials, [], finalists=3)
+    states = [trial.state for trial in trials]
+    assert states.count("complete") == 3 and states.count("pruned") == 9
+    assert raced.document["trials"]["pruned"] == 9
+    images = 12 * 64 + 6 * 64 + 3 * 128
+    assert raced.document["racing"] == {
+        "rule": "both", "rungs": [64, 128, 256], "image_evaluations": images, "in_full": 12 * 256
+    }  # fmt: skip
+
+
+def test_every_trial_has_its_estimate_and_error(raced: Finished) -> None:
+    unpruned = np.array(correct_of_unpruned(raced.out))
+    for trial in stored(raced.out):
+        correct = np.array(bits(trial))
+        n = len(correct)
+        paired = unpruned.mean() + (correct.astype(int) - unpruned[:n]).mean()
+        assert trial.value == pytest.approx(min(1.0, max(0.0, paired)), abs=1e-12)
+        assert trial.rungs[n] == trial.value
+        assert sorted(trial.rungs) == [rung for rung in RUNGS if rung <= n]
+        assert trial.attrs["rung"] == RUNGS.index(n)
+        assert 0 < trial.attrs["standard_error"] < 0.1
+        assert len(trial.attrs["point"]) > 10
+        if trial.state == "complete":
+            assert trial.value == correct.mean()
+
+
+def test_the_winner_saw_all_images_and_stands_beside_its_holdout_estimate(raced: Finished) -> None:
+    holdout = raced.document["holdout"]
+    assert len(holdout["candidates"]) == 3
+    assert raced.document["best"]["evidence"]["search"]["images"] == 256
+    winner = holdout["candidates"][0]
+    assert f"{100 * winner['search_minus_unpruned']:+.2f}" in holdout["winners_curse"]
+    assert f"{100 * winner['minus_unpruned']:+.2f}" in holdout["winners_curse"]
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_changes_no_decision(raced: Finished, tmp_path: Path) -> None:
+    found = race(tmp_path, workers=2)
+    same_evidence(tmp_path, raced)
+    assert found["best"] == raced.document["best"]
+
+
+@pytest.mark.slow
+def test_a_killed_race_goes_on_as_if_undisturbed(raced: Finished, tmp_path: Path) -> None:
+    def reached(images: int) -> bool:
+        try:
+            return any(trial.attrs.get("images") == images for trial in stored(tmp_path))
+        except StudyError:
+            return False
+
+    for rung in (64, 128):
+        with process(*RACE, "--out", str(tmp_path), "--workers", "0") as child:
+            until(lambda rung=rung: reached(rung), child)  # type: ignore[misc]
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+        assert "running" in {trial.state for trial in stored(tmp_path)}
+    race(tmp_path)
+    same_evidence(tmp_path, raced)
+
+
+@pytest.mark.parametrize("after", [0, 2, 6, 9])
+def test_wherever_the_driver_dies_the_race_ends_the_same(
+    raced: Finished, tmp_path: Path, after: int
+) -> None:
+    with pytest.raises(Interrupted):
+        race(tmp_path, heard=Interrupting(after))
+    race(tmp_path)
+    same_evidence(tmp_path, raced)
+
+
+def test_nothing_is_evaluated_twice_on_a_resume(
+    raced: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[Any, str, int, int]] = []
+    plain = Evaluator.run
+
+    def counted(self: Evaluator, configs: Any, image_set: str, start: int, stop: int) -> Any:
+        found = plain(self, configs, image_set, start, stop)
+        done.extend((config, image_set, start, stop) for config in configs)
+        return found
+
+    monkeypatch.setattr(Evaluator, "run", counted)
+    with pytest.raises(Interrupted):
+        race(tmp_path, heard=Interrupting(4))
+    race(tmp_path)
+    assert len(done) == len(set(done))
+    assert sum(stop - start for _, _, start, stop in done) == raced.document["image_evaluations"]
+
+
+def test_memory_for_the_cache_changes_nothing(raced: Finished, tmp_path: Path) -> None:
+    race(tmp_path, "--cache-memory", "0")
+    same_evidence(tmp_path, raced)
+
+
+def test_more_trials_race_as_a_cohort_of_their_own(raced: Finished, tmp_path: Path) -> None:
+    first = race(tmp_path, "--trials", "5")
+    before = stored(tmp_path)
+    check_cohort(before, [], finalists=3)
+    race(tmp_path)
+    trials = stored(tmp_path)
+    assert results(trials[:5]) == results(before)
+    assert [trial.config for trial in trials] == [trial.config for trial in stored(raced.out)]
+    check_cohort(trials[5:], trials[:5], finalists=3)
+    assert first["trials"]["complete"] == 3
+
+
+@pytest.mark.parametrize("rule", ["halving", "evidence", "off"])
+def test_every_rule_can_be_asked_for(tmp_path: Path, rule: str) -> None:
+    found = race(tmp_path, "--racing", rule, "--trials", "8")
+    trials = stored(tmp_path)
+    if rule == "off":
+        assert found["trials"]["complete"] == 8
+        assert {trial.attrs["images"] for trial in trials} == {256}
+    else:
+        check_cohort(trials, [], finalists=3, rule=rule)
+
+
+def test_another_rule_is_refused_on_a_resume(raced: Finished) -> None:
+    with pytest.raises(StudyError, match=r"racing.rule both \(now halving\)"):
+        race(raced.out, "--racing", "halving")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cma-es", "nsga2", "qmc"])
+def test_a_learning_search_resumes_in_the_middle_of_a_generation(
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ztp_search.samplers import SAMPLERS, Refine
+
+    if SAMPLERS[sampler].generation:
+        monkeypatch.setattr(SAMPLERS[sampler], "generation", 8)
+    monkeypatch.setattr(Refine, "generation", 4)
+    flags = ["--sampler", sampler, "--trials", "12", "--refine", "6", "--images", "32",
+             "--racing", "off"]  # fmt: skip
+    race(tmp_path / "whole", *flags)
+    for after in (2, 5, 5):
+        with pytest.raises(Interrupted):
+            race(tmp_path / "parts", *flags, heard=Interrupting(after))
+    race(tmp_path / "parts", *flags)
+    assert results(stored(tmp_path / "parts")) == results(stored(tmp_path / "whole"))
+    plan = attributes(tmp_path / "whole")["cohorts"]
+    assert plan == attributes(tmp_path / "parts")["cohorts"]
+    assert [each["sampler"] for each in plan][-2:] == ["refine", "refine"]
+    assert [each["stop"] for each in plan][-1] == 18
+
+
+def test_refined_trials_lie_close_to_the_best(tmp_path: Path) -> None:
+    race(tmp_path, "--trials", "16", "--refine", "8")
+    trials = stored(tmp_path)
+    points = [np.array(trial.attrs["point"]) for trial in trials]
+    moved = [
+        min(int((np.abs(point - other) > 0.02).sum()) for other in points[:16])
+        for point in points[16:]
+    ]
+    assert np.median(moved) <= 3 < np.median([(points[0] != other).sum() for other in points[1:16]])
+
+
+def test_several_budgets_share_what_they_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpruned: list[str] = []
+    plain = Evaluator.run
+
+    def counted(self: Evaluator, configs: Any, image_set: str, start: int, stop: int) -> Any:
+        unpruned.extend(f"{image_set}{start}" for config in configs if config is None)
+        return plain(self, configs, image_set, start, stop)
+
+    monkeypatch.setattr(Evaluator, "run", counted)
+    opened = []
+    open_pool = ztp_search.driver.session.open_pool
+    monkeypatch.setattr(
+        ztp_search.driver.session,
+        "open_pool",
+        lambda *a, **k: opened.append(0) or open_pool(*a, **k),
+    )
+    found = race(tmp_path, "--budget", "45%:75%:3", "--trials", "6", "--images", "64")
+    assert unpruned == ["search0", "holdout0"] and len(opened) == 1
+    assert [point["study"] for point in found["front"]] == ["s-45%", "s-60%", "s-75%"]
+    for share, point in zip((0.45, 0.6, 0.75), found["front"], strict=True):
+        assert 0.99 * share <= point["gflops"] / point["unpruned_gflops"] <= share
+        assert point["images"] == 32
+        assert point["minus_unpruned"] == pytest.approx(
+            point["accuracy"] - point["unpruned_accuracy"]
+        )
+    front = [point["accuracy"] for point in found["front"] if point["on_front"]]
+    assert front == sorted(set(front)) and found["front"][0]["on_front"]
+    with Study.load(url_of(tmp_path), "s-60%") as study:
+        assert len(study.trials()) == 6
+    one = race(tmp_path, "--budget", "60%", "--study", "s-60%", "--trials", "6", "--images", "64")
+    assert one | {"seconds": 0} == found["budgets"][1] | {"seconds": 0}
+
+
+def test_several_budgets_print_one_table_and_draw_the_front(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*RACE, "--workers", "0", "--out", str(tmp_path), "--trials", "6", "--images", "64",
+            "--budget", "50%,70%"]  # fmt: skip
+    assert main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith(" trial ") for line in lines) == 2
+    assert (tmp_path / "front-s.svg").read_text().startswith("<?xml")
+    assert main([*argv, "--json"]) == 0
+    found = document(capsys.readouterr().out)
+    assert found["figure"].endswith("front-s.svg") and len(found["budgets"]) == 2
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_timeout_leaves_a_cohort_that_is_raced_to_its_end(tmp_path: Path) -> None:
+    race(tmp_path, "--timeout", "0.5s", "--trials", "2000", "--images", "128")
+    trials = stored(tmp_path)
+    assert 32 <= len(trials) < 2000
+    assert {trial.state for trial in trials} == {"complete", "pruned"}
+    plan = attributes(tmp_path)["cohorts"]
+    assert [(each["start"], each["stop"]) for each in plan] == [(0, len(trials))]
+
+
+def small_space(folder: Path) -> Path:
+    """A few configurations at 80 %: one pruning layer, two of its parameters free."""
+    content = yaml.safe_load(Path("search_spaces/digits.yaml").read_text())
+    content["pruning"] |= {
+        "after_block": [3], "layers": 1, "s_tokens": [0, 2], "wpr_iterations": [1, 3],
+        "v_min": 0.01, "v_max": 10.0,
+    }  # fmt: skip
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_space_that_is_exhausted_stays_so_on_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ztp_search.samplers.base, "MAX_ATTEMPTS", 3)  # gives up, though not empty
+    small = ["--space", str(small_space(tmp_path)), "--budget", "80%", "--images", "64",
+             "--trials", "40", "--refine", "2", "--racing", "off"]  # fmt: skip
+    race(tmp_path, *small)
+    trials, plan = stored(tmp_path), attributes(tmp_path)["cohorts"]
+    assert 2 < len(trials) < 42
+    assert [(each["sampler"], each["exhausted"]) for each in plan][0] == ("monte-carlo", True)
+    monkeypatch.setattr(ztp_search.samplers.base, "MAX_ATTEMPTS", 1000)  # now it would find more
+    race(tmp_path, *small)
+    assert (stored(tmp_path), attributes(tmp_path)["cohorts"][0]) == (trials, plan[0])
+
+
+def test_every_budget_gets_its_first_trials_however_short_the_time(tmp_path: Path) -> None:
+    found = race(tmp_path, "--budget", "50%,60%,70%", "--timeout", "0s", "--trials", "2000",
+                 "--images", "64")  # fmt: skip
+    assert [sum(each["trials"].values()) for each in found["budgets"]] == [32, 32, 32]
+    assert len(found["front"]) == 3
+
+
+def test_a_resume_keeps_the_finalists_of_cohorts_that_have_begun(
+    raced: Finished, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        race(tmp_path, heard=Interrupting(2))
+    assert {trial.state for trial in stored(tmp_path)} == {"running"}
+    race(tmp_path, "--candidates", "1")
+    assert results(stored(tmp_path)) == results(stored(raced.out))
+
+
+def test_best_takes_the_budget_that_was_worked_on_when_the_search_was_interrupted(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(Interrupted):
+        race(tmp_path, "--budget", "50%,60%", heard=Interrupting(1))
+    with Study.load(url_of(tmp_path), None) as study:
+        assert study.name == "s-50%" and study.trials()

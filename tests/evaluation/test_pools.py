@@ -1,0 +1,365 @@
+"""Pools of workers: the same results from every one of them, whatever happens to a worker."""
+
+import contextlib
+import os
+import signal
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from conftest import Digits
+from helpers.running import ray_workers
+
+import ztp_search.evaluation.ray_pool
+from ztp_search.errors import ConfigError, WorkerError
+from ztp_search.evaluation.local_pool import InProcessPool
+from ztp_search.evaluation.model_runner import BlockResult
+from ztp_search.evaluation.pools import open_pool
+from ztp_search.evaluation.ray_pool import RayPool
+from ztp_search.evaluation.tasks import Failure, Job, Pool, Task, evaluate_task
+from ztp_search.pruning.config import PruningConfig, PruningLayer
+
+slow = pytest.mark.slow  # Ray takes seconds to start, and so does every worker
+
+CONFIGS = (
+    None,
+    PruningConfig((PruningLayer(2, 0.8, 3, 5),), v_min=0.0, v_max=1e6),
+    PruningConfig((PruningLayer(1, 0.5, 4, 9), PruningLayer(5, 0.4, 0, 1)), v_min=0.1, v_max=3.0),
+    PruningConfig((PruningLayer(3, 0.6, 0, 2), PruningLayer(7, 0.5, 5, 1)), v_min=0.5, v_max=0.7),
+)
+BLOCKS = (("search", 0, 64), ("search", 64, 80), ("holdout", 0, 32))  # in batches of 32
+TOO_DEEP = PruningConfig((PruningLayer(8, 0.5),))
+Plain = dict[tuple[int, str, int], tuple[bytes, int] | Failure]
+"""By number of the configuration, image set and start."""
+
+
+class Deadly:
+    """Stands where a configuration does, and ends the worker that unpacks it."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (1,)
+
+
+def tasks(*groups: tuple[int, ...]) -> list[Task]:
+    """Every block once with each group of configurations, by their numbers."""
+    return [
+        Task(tuple(("trial", i) for i in group), tuple(CONFIGS[i] for i in group), *block)
+        for group in groups
+        for block in BLOCKS
+    ]
+
+
+SINGLE = tasks((0,), (1,), (2,), (3,))
+SEVERAL = tasks((2, 0), (1,), (3,)) + tasks((1, 3, 2))[:1]
+
+
+def collected(pool: Pool, tasks: Sequence[Task], kill_after: int | None = None) -> Plain:
+    """Results of all tasks; all workers are killed once so many tasks have come in."""
+    waiting, in_flight, came = list(tasks), 0, 0
+    out: Plain = {}
+    while waiting or in_flight:
+        while waiting and pool.room > 0:
+            pool.submit(waiting.pop(0), pool.free)
+            in_flight += 1
+        if kill_after is not None and came >= kill_after:
+            assert in_flight > 2 and kill_workers() == 2  # each had something at hand
+            kill_after = None
+        finished = pool.finished()
+        assert finished
+        for task, results in finished:
+            in_flight -= 1
+            came += 1
+            assert len(results) == len(task.configs)
+            for (_, number), result in zip(task.keys, results, strict=True):
+                at = number, task.image_set, task.start
+                assert at not in out or out[at] == plain(result)
+                out[at] = plain(result)
+    assert came == len(tasks) and kill_after is None
+    return out
+
+
+def plain(result: BlockResult | Failure) -> tuple[bytes, int] | Failure:
+    if isinstance(result, Failure):
+        return result
+    return result.predictions.tobytes(), result.fallbacks
+
+
+def kill_workers() -> int:
+    """SIGKILL for every worker of this process; how many there were."""
+    pids = ray_workers(os.getpid())
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    return len(pids)
+
+
+@pytest.fixture(scope="module")
+def expected(digits: Digits) -> Plain:
+    return collected(InProcessPool(digits.job(batch_size=32)), SINGLE)
+
+
+# --- one task, without a pool ----------------------------------------------------------------
+
+
+class Held:
+    """What a run takes memory for."""
+
+
+class Fake:
+    """An evaluator that runs out of memory at first; predicts how many layers there are.
+
+    lacks: how often it does, and how that is said. refused: so many layers do not fit.
+    """
+
+    def __init__(self, *lacks: Exception, refused: int = -1) -> None:
+        self.lacks = list(lacks)
+        self.refused = refused
+        self.log: list[Any] = []
+        self.held: list[weakref.ref[Held]] = []
+        self.still_held = 0  # at the beginning of later runs
+
+    def run(self, configs: Any, image_set: str, start: int, stop: int) -> list[BlockResult]:
+        self.still_held += sum(each() is not None for each in self.held)
+        held = Held()
+        self.held.append(weakref.ref(held))
+        numbers = [len(config.layers) for config in configs]
+        self.log.append(numbers)
+        if self.lacks:
+            raise self.lacks.pop(0)
+        if self.refused in numbers:
+            raise ConfigError(f"{self.refused} does not fit")
+        ones = np.ones(stop - start, np.int32)
+        return [BlockResult(number * ones, number, 0.5) for number in numbers]
+
+    def forget(self) -> None:
+        self.log.append("forget")
+
+
+def task_of(*numbers: int) -> Task:
+    """Configurations that have so many layers."""
+    configs = [
+        PruningConfig(tuple(PruningLayer(b) for b in range(1, number + 1))) for number in numbers
+    ]
+    return Task(tuple(("trial", number) for number in numbers), tuple(configs), "search", 4, 7)
+
+
+def evaluated(fake: Any, task: Task) -> list[Any]:
+    return [
+        result if isinstance(result, Failure) else (result.predictions.tolist(), result.fallbacks)
+        for result in evaluate_task(fake, task)
+    ]
+
+
+def test_results_come_in_the_order_of_the_configurations() -> None:
+    fake = Fake()
+    assert evaluated(fake, task_of(3, 1, 2)) == [([3, 3, 3], 3), ([1, 1, 1], 1), ([2, 2, 2], 2)]
+    assert fake.log == [[3, 1, 2]]
+
+
+def test_one_configuration_that_does_not_fit_fails_and_the_others_of_its_task_do_not() -> None:
+    fake = Fake(refused=1)
+    failure = Failure("1 does not fit")
+    assert evaluated(fake, task_of(3, 1, 2)) == [([3, 3, 3], 3), failure, ([2, 2, 2], 2)]
+    assert fake.log == [[3, 1, 2], [3], [1], [2]]
+    assert evaluated(fake, task_of(1)) == [failure]
+    assert evaluated(fake, task_of(1, 1)) == [failure, failure]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_lack_of_memory_is_tried_once_more_and_then_one_by_one(error: type[Exception]) -> None:
+    once = Fake(error("16 GiB\nasked for"))
+    assert evaluated(once, task_of(2, 1)) == [([2, 2, 2], 2), ([1, 1, 1], 1)]
+    assert once.log == [[2, 1], "forget", [2, 1]]
+    twice = Fake(error("12 GiB"), error("16 GiB\nasked for"))
+    assert evaluated(twice, task_of(2, 1)) == [([2, 2, 2], 2), ([1, 1, 1], 1)]
+    assert twice.log == [[2, 1], "forget", [2, 1], "forget", [2], [1]]
+    always = Fake(*[error("16 GiB\nasked for")] * 6)
+    assert evaluated(always, task_of(2, 1)) == [Failure("16 GiB", out_of_memory=True)] * 2
+    silent = Fake(error(), error())
+    assert evaluated(silent, task_of(2)) == [Failure("out of memory", out_of_memory=True)]
+
+
+def test_what_pytorch_says_where_a_cpu_lacks_memory_is_understood() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    (failure,) = evaluated(Fake(caught.value, caught.value), task_of(2))
+    assert isinstance(failure, Failure) and failure.out_of_memory
+
+
+def test_another_error_of_pytorch_is_not_taken_for_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        evaluated(Fake(RuntimeError("shapes do not match")), task_of(2))
+
+
+def test_what_lacked_memory_has_let_go_of_its_own_when_it_is_tried_again() -> None:
+    fake = Fake(MemoryError())
+    evaluated(fake, task_of(2, 1))
+    assert fake.log == [[2, 1], "forget", [2, 1]] and fake.still_held == 0
+
+
+def test_a_configuration_that_does_not_fit_is_told_after_lack_of_memory_too() -> None:
+    fake = Fake(MemoryError("16 GiB"), refused=1)
+    assert evaluated(fake, task_of(3, 1)) == [([3, 3, 3], 3), Failure("1 does not fit")]
+    assert fake.log == [[3, 1], "forget", [3, 1], [3], [1]]
+
+
+# --- this process ---------------------------------------------------------------------------
+
+
+def test_tasks_of_several_give_what_tasks_of_one_give(digits: Digits, expected: Plain) -> None:
+    for cache_bytes in (0, 1 << 40):
+        pool = InProcessPool(digits.job(batch_size=32, cache_bytes=cache_bytes))
+        assert collected(pool, SEVERAL) == expected
+
+
+def test_this_process_takes_one_task_at_a_time(digits: Digits, expected: Plain) -> None:
+    pool = InProcessPool(digits.job(batch_size=32))
+    assert (pool.workers, pool.room) == (0, 1)
+    pool.submit(SEVERAL[2], pool.free)
+    assert pool.room == 0
+    ((task, results),) = pool.finished()
+    assert task is SEVERAL[2] and pool.room == 1
+    assert [plain(result) for result in results] == [expected[i, "holdout", 0] for i in (2, 0)]
+
+
+# --- Ray ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_workers(digits: Digits) -> Iterator[RayPool]:
+    pool = RayPool(digits.job(batch_size=32, cache_bytes=50_000_000), 2)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def alone(two_workers: RayPool) -> None:
+    two_workers.close()  # one Ray per process; no test after this one may use it
+
+
+@contextlib.contextmanager
+def opened(job: Job, workers: int | None) -> Iterator[RayPool]:
+    pool = open_pool(job, workers)
+    try:
+        assert isinstance(pool, RayPool) and workers in (None, pool.workers)
+        yield pool
+    finally:
+        pool.close()
+
+
+@slow
+def test_ray_workers_give_what_this_process_gives(two_workers: RayPool, expected: Plain) -> None:
+    assert two_workers.workers == 2 and len(set(two_workers.pids())) == 2
+    assert two_workers.room == 4
+    assert collected(two_workers, SINGLE) == expected
+    assert collected(two_workers, SEVERAL) == expected
+    assert two_workers.room == 4
+
+
+@slow
+def test_all_that_is_done_comes_in_together(two_workers: RayPool, expected: Plain) -> None:
+    for task in SEVERAL[:4]:
+        two_workers.submit(task, two_workers.free)
+    assert two_workers.room == 0
+    ray.wait(list(two_workers._running), num_returns=4)
+    came = two_workers.finished()
+    assert sorted(map(repr, (task for task, _ in came))) == sorted(map(repr, SEVERAL[:4]))
+    assert two_workers.room == 4
+
+
+@slow
+def test_killed_workers_cost_a_retry_and_nothing_else(
+    two_workers: RayPool, expected: Plain
+) -> None:
+    before = set(two_workers.pids())
+    assert set(ray_workers(os.getpid())) == before
+    assert collected(two_workers, SEVERAL, kill_after=1) == expected
+    assert len(set(two_workers.pids()) - before) == 2
+    assert collected(two_workers, SINGLE[:3]) == {at: expected[at] for at in expected if at[0] == 0}
+
+
+@slow
+def test_a_configuration_that_does_not_fit_fails_alone(
+    two_workers: RayPool, digits: Digits, expected: Plain
+) -> None:
+    keys = ("trial", 1), ("trial", 7), ("trial", 2)
+    mixed = Task(keys, (CONFIGS[1], TOO_DEEP, CONFIGS[2]), "holdout", 0, 32)
+    results = collected(two_workers, [SINGLE[3], mixed, SINGLE[4]])
+    failure = results.pop((7, "holdout", 0))
+    assert isinstance(failure, Failure) and not failure.out_of_memory
+    assert "after_block=8" in failure.reason and "\n" not in failure.reason
+    others = {(1, *BLOCKS[0][:2]), (1, *BLOCKS[1][:2]), (1, "holdout", 0), (2, "holdout", 0)}
+    assert results == {at: expected[at] for at in others}
+    assert collected(InProcessPool(digits.job(batch_size=32)), [mixed])[7, "holdout", 0] == failure
+
+
+@slow
+def test_workers_map_the_images_and_do_not_copy_them(two_workers: RayPool, digits: Digits) -> None:
+    for pid in two_workers.pids():
+        mapped = Path(f"/proc/{pid}/maps").read_text()
+        assert str(digits.sets.search.path / "images.npy") in mapped
+        assert str(digits.sets.holdout.path / "images.npy") in mapped
+
+
+@slow
+def test_a_task_that_kills_every_worker_is_given_up_and_the_others_are_not(
+    two_workers: RayPool, expected: Plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # each costs the start of a worker
+    monkeypatch.setattr(ztp_search.evaluation.ray_pool, "MAX_DEATHS", 2)
+    keys = ("trial", 66), ("trial", 67), ("trial", 68)
+    deadly = Task(keys, (None, Deadly(), None), "search", 0, 64)  # type: ignore[arg-type]
+    for task in (deadly, SINGLE[0], SINGLE[1]):  # the last one waits behind the deadly one
+        two_workers.submit(task, two_workers.free)
+    came: list[Task] = []
+    with pytest.raises(WorkerError) as caught:
+        while len(came) < 3:
+            came += [task for task, _ in two_workers.finished()]
+    assert str(caught.value).startswith(
+        "2 workers died one after the other on trial 66 and 2 more (images 0 to 64): "
+    )
+    assert "\n" not in str(caught.value)
+    while len(came) < 2:
+        came += [task for task, _ in two_workers.finished()]
+    assert sorted(task.start for task in came) == [0, 64]
+
+
+@slow
+def test_one_worker_in_bf16_gives_what_this_process_gives(alone: None, digits: Digits) -> None:
+    expected = collected(InProcessPool(digits.job("bf16", 32)), SINGLE)
+    with opened(digits.job("bf16", 32), 1) as pool:
+        assert collected(pool, SEVERAL) == expected
+        unknown = Task((("trial", 5), ("trial", 6)), (None, None), "no such set", 0, 64)
+        pool.submit(unknown, pool.free)
+        said = "evaluating trial 5 and 1 more failed: KeyError: 'no such set'"
+        with pytest.raises(WorkerError, match=said):  # our own fault: one line, not tried again
+            pool.finished()
+    assert not ray_workers(os.getpid())
+
+
+@slow
+def test_a_worker_that_cannot_start_is_said_in_one_line(
+    alone: None, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ztp_search.evaluation.ray_pool, "MAX_DEATHS", 1)
+    with opened(digits.job(gone=tmp_path / "gone"), 1) as pool:
+        pool.submit(SINGLE[0], pool.free)
+        with pytest.raises(WorkerError, match="image store .*gone is damaged") as caught:
+            pool.finished()
+        assert "\n" not in str(caught.value)
+
+
+@slow
+def test_a_worker_may_have_more_threads_than_there_are_cores(
+    alone: None, digits: Digits, expected: Plain
+) -> None:
+    job = digits.job(batch_size=32)
+    threads = (os.cpu_count() or 1) + 1
+    with opened(replace(job, runtime=replace(job.runtime, threads=threads)), None) as pool:
+        assert pool.workers == 1
+        assert collected(pool, SINGLE[:1]).keys() == {(0, *BLOCKS[0][:2])}

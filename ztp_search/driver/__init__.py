@@ -1,0 +1,1 @@
+"""The search loop: what is sampled, raced, stored and confirmed."""

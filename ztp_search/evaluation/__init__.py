@@ -1,0 +1,1 @@
+"""Configurations evaluated on images by workers."""

@@ -1,0 +1,38 @@
+"""Tasks evaluated in this process, one at a time."""
+
+from __future__ import annotations
+
+import collections
+
+import torch
+
+from ztp_search.evaluation.tasks import Job, Results, Task, evaluate_task
+
+
+class InProcessPool:
+    """The same work in this process."""
+
+    workers = 0
+
+    def __init__(self, job: Job) -> None:
+        self._threads = torch.get_num_threads()
+        self._evaluator = job.evaluator()
+        self._tasks: collections.deque[Task] = collections.deque()
+
+    @property
+    def room(self) -> int:
+        return 1 - len(self._tasks)
+
+    @property
+    def free(self) -> int:
+        return 0
+
+    def submit(self, task: Task, worker: int) -> None:
+        self._tasks.append(task)
+
+    def finished(self) -> list[tuple[Task, Results]]:
+        task = self._tasks.popleft()
+        return [(task, evaluate_task(self._evaluator, task))]
+
+    def close(self) -> None:
+        torch.set_num_threads(self._threads)

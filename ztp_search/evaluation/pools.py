@@ -1,0 +1,21 @@
+"""The pool of workers that is asked for."""
+
+from __future__ import annotations
+
+from ztp_search.evaluation.local_pool import InProcessPool
+from ztp_search.evaluation.tasks import Job, Pool
+
+
+def open_pool(
+    job: Job,
+    workers: int | None,
+    *,
+    gpus_per_worker: float = 1.0,
+    address: str | None = None,
+) -> Pool:
+    """The pool that --workers asks for: 0 in this process, else Ray actors."""
+    if workers == 0:
+        return InProcessPool(job)
+    from ztp_search.evaluation.ray_pool import RayPool
+
+    return RayPool(job, workers, gpus_per_worker=gpus_per_worker, address=address)

@@ -1,0 +1,118 @@
+"""Ray itself and its worker processes. Imports neither torch nor timm.
+
+Starting Ray and importing torch in its workers takes as long as importing torch here, so the
+command line begins with `connect` and `start_workers`, and the rest of the start runs beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from ztp_search.errors import ZtpError
+
+
+def connect(address: str | None, threads: int, workers: int | None) -> None:
+    """Join the Ray cluster at `address`, or start one here that has room for the workers.
+
+    threads, workers: CPU cores of one worker, and how many there will be (None: all cores).
+    Nothing to do where that has been done. Raises ZtpError where no cluster answers.
+    """
+    if ray.is_initialized():
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    options: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "configure_logging": False,
+    }
+    if address is not None:
+        _check_answers(address)
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, RayError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise ZtpError(f"--address {address}: no Ray cluster answers there ({line})") from None
+        return
+    # A worker of more threads than there are cores is slow, but it is what a study may ask for.
+    options["num_cpus"] = max(threads * (workers or 1), os.cpu_count() or 1)
+    ray.init(address="local", include_dashboard=False, **options)  # whatever RAY_ADDRESS says
+
+
+def _check_answers(address: str) -> None:
+    """ZtpError where nothing listens at HOST:PORT: Ray itself would go on trying for ever."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ZtpError(f"--address {address}: no Ray cluster answers there ({error})") from None
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that was started here ends."""
+    with contextlib.suppress(Exception):
+        ray.shutdown()
+
+
+class Worker:
+    """The Ray actor: imports on arrival, is told once what it holds, then evaluates tasks."""
+
+    def __init__(self) -> None:
+        warnings.simplefilter("ignore")  # of third parties: said once, in the driver, if at all
+        import ztp_search.evaluation.tasks  # noqa: F401  (while the driver is still busy with its own)
+
+        self._held: tuple[Any, Mapping[str, Any]] | None = None
+        self._evaluator: Any = None
+
+    def hold(self, job: Any, stored_images: Mapping[str, Any]) -> None:
+        """The `tasks.Job`, and its images where they come from the object store."""
+        self._held = job, stored_images
+
+    def run(self, task: Any) -> Any:
+        from ztp_search.evaluation.tasks import evaluate_task
+
+        if self._evaluator is None:  # here, so that what goes wrong is this task's error
+            assert self._held is not None
+            job, stored_images = self._held
+            images = {name: ray.get(reference) for name, reference in stored_images.items()}
+            self._evaluator = job.evaluator(images or None)
+        return evaluate_task(self._evaluator, task)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def actor_class(**share: float) -> Any:
+    """Workers with this share of the machine (num_cpus or num_gpus).
+
+    Ray does not restart them, as tasks sent to an actor that restarts fail at once; the driver
+    starts a new one in place of a dead one.
+    """
+    return ray.remote(max_restarts=0, max_task_retries=0, **share)(Worker)
+
+
+def start_workers(count: int, **share: float) -> list[Any]:
+    """Workers 0 to count - 1: those that are there already, else new ones."""
+    actor = actor_class(**share)
+    return [
+        actor.options(name=f"worker-{index}", get_if_exists=True).remote() for index in range(count)
+    ]
+
+
+def workers_of(threads: int) -> int:
+    """How many workers of so many threads the cluster's CPUs hold."""
+    return max(1, int(ray.cluster_resources().get("CPU", 0.0) / threads + 1e-9))
+
+
+def has_gpu() -> bool:
+    return bool(ray.cluster_resources().get("GPU", 0.0))

@@ -1,0 +1,175 @@
+"""Tasks evaluated by Ray actors: one per GPU, per share of one, or per group of CPU cores."""
+
+from __future__ import annotations
+
+import collections
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from ztp_search.data import ImageStore
+from ztp_search.errors import WorkerError, ZtpError
+from ztp_search.evaluation.ray_cluster import actor_class, connect, disconnect, start_workers
+from ztp_search.evaluation.tasks import CACHE_BYTES, Job, Results, Task
+
+MAX_DEATHS = 3
+"""A task that has taken this many workers down with it is given up."""
+CACHE_SHARE = 0.25
+"""The most of a worker's share of Ray's memory that CACHE_BYTES takes."""
+QUEUED_PER_WORKER = 2
+"""Tasks a worker has at hand: one running, one waiting, so that it never idles on the driver."""
+
+
+class RayPool:
+    """Ray actors, started here or on the cluster at `address`.
+
+    workers: how many actors; None takes one per GPU share, or one per `threads` CPU cores.
+    In place of a dead worker comes a new one, and its tasks are given out again: here in the
+    driver, as tasks sent to an actor that Ray restarts fail at once until it is up again.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        workers: int | None = None,
+        *,
+        gpus_per_worker: float = 1.0,
+        address: str | None = None,
+    ) -> None:
+        on_gpu = job.runtime.device != "cpu"
+        connect(address, job.runtime.threads, workers if not on_gpu else None)
+        try:
+            resources = ray.cluster_resources()
+            share = {"num_gpus": gpus_per_worker} if on_gpu else {"num_cpus": job.runtime.threads}
+            available = resources.get("GPU" if on_gpu else "CPU", 0.0)
+            need = gpus_per_worker if on_gpu else float(job.runtime.threads)
+            if need < 1:  # a worker's share lies on one GPU
+                most = int(available) * int(1 / need + 1e-9)
+            else:
+                most = int(available / need + 1e-9)
+            self.workers = max(1, most) if workers is None else workers
+            if self.workers > most:  # Ray would wait for ever
+                share_of = "--gpus-per-worker" if on_gpu else "--threads"
+                raise ZtpError(
+                    f"--workers {self.workers} with {share_of} {need:g} needs "
+                    f"{self.workers * need:g} {'GPUs' if on_gpu else 'CPU cores'}, but Ray has "
+                    f"{available:g}; use "
+                    + (f"--workers {most}" if most else f"a smaller {share_of}")
+                )
+            if job.cache_bytes is None:
+                each = resources.get("memory", math.inf) / self.workers
+                job = replace(job, cache_bytes=int(min(CACHE_BYTES, CACHE_SHARE * each)))
+            self._job = ray.put(job)  # kept here: a worker may have to be made again
+            stored: dict[str, Any] = {}
+            if len(ray.nodes()) > 1 or address is not None:  # other machines have no such files
+                stored = {
+                    name: ray.put(np.array(ImageStore.open(path).images))
+                    for name, path in job.image_paths.items()
+                }
+            self._stored = stored
+            self._class = actor_class(**share)
+            self._actors = start_workers(self.workers, **share)
+            for actor in self._actors:
+                actor.hold.remote(self._job, self._stored)
+            self._running: dict[Any, tuple[Task, int]] = {}
+            self._load = np.zeros(self.workers, np.int64)
+            self._deaths: collections.Counter[Task] = collections.Counter()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def room(self) -> int:
+        return QUEUED_PER_WORKER * self.workers - len(self._running)
+
+    @property
+    def free(self) -> int:
+        return int(self._load.argmin())
+
+    def submit(self, task: Task, worker: int) -> None:
+        reference = self._actors[worker].run.remote(task)
+        self._running[reference] = (task, worker)
+        self._load[worker] += 1
+
+    def finished(self) -> list[tuple[Task, Results]]:
+        done: list[tuple[Task, Results]] = []
+        while not done:
+            waiting = list(self._running)
+            ready, _ = ray.wait(waiting, num_returns=1)
+            ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+            for reference in ready:
+                task, worker = self._running.get(reference, (None, 0))
+                if task is None:  # given out again, as its worker died
+                    continue
+                try:
+                    results: Results = ray.get(reference)
+                except RayTaskError as error:
+                    cause = error.cause if isinstance(error.cause, Exception) else error
+                    raise WorkerError(
+                        f"evaluating {_names(task)} failed: "
+                        f"{type(cause).__name__}: {(str(cause).splitlines() or ['no message'])[0]}"
+                    ) from error
+                except RayError:  # worker or node died, memory ran out, object lost
+                    self._replace(worker)
+                else:
+                    del self._running[reference]
+                    self._load[worker] -= 1
+                    done.append((task, results))
+        return done
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        pids: list[int] = ray.get([actor.pid.remote() for actor in self._actors])
+        return pids
+
+    def close(self) -> None:
+        disconnect()
+
+    def _start(self) -> Any:
+        actor = self._class.remote()
+        actor.hold.remote(self._job, self._stored)
+        return actor
+
+    def _replace(self, worker: int) -> None:
+        """Start a worker in place of a dead one; what that did not finish is given out again.
+
+        Tasks run in the order of submission, so the first that failed is the one that ran.
+        """
+        ray.kill(self._actors[worker])  # where it was only out of reach
+        self._actors[worker] = self._start()
+        mine = [ref for ref, (_, at) in self._running.items() if at == worker]
+        ray.wait(mine, num_returns=len(mine))
+        lost: list[Task] = []
+        for reference in mine:
+            try:
+                ray.get(reference)
+            except RayTaskError:
+                continue  # for `finished` to raise
+            except RayError as error:
+                task, _ = self._running.pop(reference)
+                if not lost:
+                    self._count_death(task, error)
+                lost.append(task)
+        self._load[worker] -= len(lost)
+        for task in lost:
+            self.submit(task, worker)
+
+    def _count_death(self, task: Task, error: Exception) -> None:
+        self._deaths[task] += 1
+        if self._deaths[task] >= MAX_DEATHS:
+            lines = str(error).strip().splitlines()
+            line = lines[-1 if "creation task" in lines[0] else 0]  # that of its own error
+            raise WorkerError(
+                f"{MAX_DEATHS} workers died one after the other on {_names(task)} "
+                f"(images {task.start} to {task.stop}): {line}"
+            )
+
+
+def _names(task: Task) -> str:
+    kind, first = task.keys[0]
+    rest = f" and {len(task.keys) - 1} more" if len(task.keys) > 1 else ""
+    return f"{kind} {first}{rest}"

@@ -1,0 +1,1 @@
+"""What a pruning configuration is, does and costs."""

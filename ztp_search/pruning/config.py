@@ -1,0 +1,169 @@
+"""A pruning configuration: where tokens are pruned, how many, and how they are ranked.
+
+Both classes are frozen and check themselves when made; `to_dict` and `from_dict` are the only
+way in and out of JSON. Counts are not computed here: see `cost.token_counts`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ztp_search.errors import ConfigError
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "variant": ("zero-tprune", "zero-tprune-uni"),
+    "partition": ("sequential-u", "sequential-i", "alternate", "random"),
+    "features": ("key", "query", "value", "x"),
+    "metric": ("cosine", "euclidean", "manhattan"),
+    "order": ("i'-s-i", "i-s"),
+    "aggregation": ("eir", "mean", "max"),
+}
+"""The named design variants of the method; the first of each is the default."""
+
+RETENTION_UNIT = 10_000
+"""Searched retention rates are multiples of 1/RETENTION_UNIT: readable, and fine enough for 5,000
+tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class PruningLayer:
+    """One pruning layer.
+
+    after_block: the transformer block it follows, counted from 1.
+    retention: r in (0, 1]; of n incoming patch tokens the I-stage prunes n - round_half_up(r n).
+    s_tokens: patch tokens that the S-stage prunes; 0 skips the I'- and S-stages.
+    wpr_iterations: iterations of weighted PageRank in the I-stage, at least 1.
+    """
+
+    after_block: int
+    retention: float = 1.0
+    s_tokens: int = 0
+    wpr_iterations: int = 1
+
+    def __post_init__(self) -> None:
+        where = f"layer after block {self.after_block}"
+        for name in ("after_block", "s_tokens", "wpr_iterations"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ConfigError(f"{name} must be an integer, but got {value!r} ({where})")
+        if self.after_block < 1:
+            raise ConfigError(f"after_block must be 1 or more, but got {self.after_block}")
+        retention = self.retention
+        if isinstance(retention, bool) or not isinstance(retention, int | float):
+            raise ConfigError(f"retention must be a number, but got {retention!r} ({where})")
+        if not 0.0 < retention <= 1.0:
+            raise ConfigError(f"0 < retention <= 1 must hold, but got {retention} ({where})")
+        object.__setattr__(self, "retention", float(retention))
+        if self.s_tokens < 0:
+            raise ConfigError(f"s_tokens must be 0 or more, but got {self.s_tokens} ({where})")
+        if self.wpr_iterations < 1:
+            raise ConfigError(
+                f"wpr_iterations must be 1 or more, but got {self.wpr_iterations} ({where})"
+            )
+
+
+LAYER_FIELDS = tuple(field.name for field in dataclasses.fields(PruningLayer))
+
+
+@dataclass(frozen=True, slots=True)
+class PruningConfig:
+    """Pruning layers in ascending order of block, and how importance is computed.
+
+    v_min, v_max: heads whose variance (squared coefficient of variation of their scores over
+        patch tokens) lies outside [v_min, v_max] do not count (VHF).
+    The other fields are named design variants; `CHOICES` lists the values.
+    """
+
+    layers: tuple[PruningLayer, ...] = ()
+    v_min: float = 0.01
+    v_max: float = 12.5
+    variant: str = field(default="zero-tprune")
+    partition: str = field(default="sequential-u")
+    features: str = field(default="key")
+    metric: str = field(default="cosine")
+    order: str = field(default="i'-s-i")
+    aggregation: str = field(default="eir")
+
+    def __post_init__(self) -> None:
+        blocks = [layer.after_block for layer in self.layers]
+        if blocks != sorted(set(blocks)):
+            raise ConfigError(
+                f"pruning layers must ascend by after_block, each block once, but got {blocks}"
+            )
+        for name in ("v_min", "v_max"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e308:
+                raise ConfigError(f"{name} must be a finite number, but got {value!r}")
+            object.__setattr__(self, name, float(value))
+        if not 0.0 <= self.v_min <= self.v_max:
+            raise ConfigError(
+                "0 <= v_min <= v_max must hold, but got "
+                f"v_min={self.v_min}, v_max={self.v_max}"
+            )
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; variants that stand at their default are left out, `variant` never."""
+        out: dict[str, Any] = {
+            "variant": self.variant,
+            "v_min": self.v_min,
+            "v_max": self.v_max,
+            "layers": [
+                {name: getattr(layer, name) for name in LAYER_FIELDS} for layer in self.layers
+            ],
+        }
+        for name, choices in CHOICES.items():
+            if getattr(self, name) != choices[0]:
+                out[name] = getattr(self, name)
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "config") -> PruningConfig:
+        """Read the JSON form back; only `layers` is needed.
+
+        Raises ConfigError naming the first key that is unknown, missing or wrong.
+        """
+        check_keys(data, where, {"layers"}, {"v_min", "v_max", *CHOICES})
+        if not isinstance(data["layers"], list):
+            raise ConfigError(f"{where}.layers must be a list, but got {data['layers']!r}")
+        layers = []
+        for index, item in enumerate(data["layers"]):
+            optional = {"retention", "s_tokens", "wpr_iterations"}
+            check_keys(item, f"{where}.layers[{index}]", {"after_block"}, optional)
+            layers.append(PruningLayer(**item))
+        rest = {key: value for key, value in data.items() if key != "layers"}
+        return cls(layers=tuple(layers), **rest)
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON form."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_keys(
+    data: Any,
+    where: str,
+    required: set[str],
+    optional: set[str],
+    error: type[Exception] = ConfigError,
+) -> None:
+    """Raise `error` by name unless `data` is a mapping with just these keys."""
+    if not isinstance(data, Mapping):
+        raise error(f"{where} must be a mapping with {', '.join(sorted(required | optional))}, "
+                    f"but got {data!r}")
+    known = ", ".join(sorted(required | optional))
+    for key in data:
+        if key not in required | optional:
+            raise error(f"{where}: unknown key {key!r}; known are {known}")
+    for key in sorted(required):
+        if key not in data:
+            raise error(f"{where}: key {key!r} is missing; known are {known}")

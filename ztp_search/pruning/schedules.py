@@ -1,0 +1,75 @@
+"""The paper's hand-set schedule, solved to a budget: what a search has to beat.
+
+Five pruning layers after blocks 1, 3, 6, 9 and 11 of 12 (at the same relative depth elsewhere),
+10 of 196 tokens by similarity in each, 30 / 5 / 5 / 1 / 1 WPR iterations, and an I-stage in the
+three middle layers with a constant or a uniformly declining rate (0.9, 0.8, 0.7 at 3.08 GFLOPs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ztp_search.pruning.budget import Budget
+from ztp_search.pruning.config import RETENTION_UNIT, PruningConfig, PruningLayer
+from ztp_search.pruning.cost import Geometry, flops, max_s_tokens, patch_tokens_kept, round_half_up
+
+PLACES = (1 / 12, 3 / 12, 6 / 12, 9 / 12, 11 / 12)
+ITERATIONS = (30, 5, 5, 1, 1)
+S_SHARE = 10 / 196
+SHAPES: Mapping[str, tuple[int, ...]] = {
+    "declining": (0, 1, 2, 3, 0),
+    "constant": (0, 1, 1, 1, 0),
+}
+"""How many times the step each layer's rate lies below 1."""
+
+
+def paper_schedule(geometry: Geometry, budget: Budget, shape: str) -> PruningConfig | None:
+    """The schedule of that shape with the highest rates that keep the budget.
+
+    The rates fall in one step size, found by bisection; single tokens of the last I-stage use up
+    what is left. Where 10 of 196 tokens per S-stage are more than a generous budget leaves to
+    prune, s is lowered first. None where no step size keeps the budget (or the model is too
+    shallow for the schedule).
+    """
+
+    def fits(config: PruningConfig | None) -> bool:
+        return config is not None and budget.of(flops(geometry, config)) <= budget.macs
+
+    s_tokens = round_half_up(S_SHARE * geometry.patch_tokens)
+    while s_tokens and fits(_schedule(geometry, shape, 0, s_tokens)):
+        s_tokens -= 1
+    low, high = 0, RETENTION_UNIT // max(SHAPES[shape]) - 1
+    if not fits(_schedule(geometry, shape, high, s_tokens)):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if fits(_schedule(geometry, shape, middle, s_tokens)):
+            high = middle
+        else:
+            low = middle + 1
+    best = _schedule(geometry, shape, high, s_tokens)
+    for extra in range(1, geometry.patch_tokens):
+        longer = _schedule(geometry, shape, high, s_tokens, extra)
+        if not fits(longer):
+            break
+        best = longer
+    return best
+
+
+def _schedule(
+    geometry: Geometry, shape: str, step: int, s_tokens: int, extra: int = 0
+) -> PruningConfig | None:
+    """Rates 1 - step (in units) times the shape; `extra` tokens more in the last I-stage."""
+    blocks = [min(max(1, round_half_up(p * geometry.depth)), geometry.depth - 1) for p in PLACES]
+    if len(set(blocks)) != len(blocks):
+        return None
+    layers = []
+    n = geometry.patch_tokens
+    for j, block in enumerate(blocks):
+        units = RETENTION_UNIT - SHAPES[shape][j] * step
+        if j == 3:  # the last layer with an I-stage
+            units = min(RETENTION_UNIT, units + -(-extra * RETENTION_UNIT // n))
+        s = min(s_tokens, max_s_tokens(n, units / RETENTION_UNIT))
+        layers.append(PruningLayer(block, units / RETENTION_UNIT, s, ITERATIONS[j]))
+        n = patch_tokens_kept(n, units / RETENTION_UNIT, s)
+    return PruningConfig(layers=tuple(layers))

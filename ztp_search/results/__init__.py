@@ -1,0 +1,1 @@
+"""What a study has found, as documents, pictures and files for other tools."""

@@ -1,0 +1,256 @@
+"""What a study has found, out of the database alone, as documents for machines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ztp_search.errors import StudyError
+from ztp_search.pruning.config_file import ConfigFile
+from ztp_search.study import StoredTrial, Study
+
+LARGE = {"correct", "predictions"}
+"""Per-image results: in the database, but in no document."""
+
+
+def search_document(study: Study) -> dict[str, Any]:
+    """The document that `ztp-search --json` prints, but for `seconds`."""
+    trials = study.trials()
+    states = Counter(trial.state for trial in trials)
+    attributes = study.attributes()
+    evaluations = sum(trial.attrs.get("images", 0) for trial in trials)
+    for part in ("reference", "holdout"):
+        evaluations += attributes.get(part, {}).get("image_evaluations", 0)
+    best = study.best(1)
+    return {
+        "study": study.name,
+        "storage": study.storage,
+        "trials": {state: states[state] for state in ("complete", "pruned", "failed", "running")},
+        "image_evaluations": evaluations,
+        "racing": _racing(study, trials),
+        "best": config_file(study, best[0]).to_dict() if best else None,
+        "holdout": _holdout(study),
+    }
+
+
+def several_document(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The document of a search under several budgets: theirs, and the front of their winners.
+
+    front: per budget its winner on holdout (on search images where there is no holdout), by
+    GFLOPs; `on_front` where no winner of fewer GFLOPs is as accurate.
+    """
+    points = sorted((_point(each) for each in documents), key=lambda point: point["gflops"])
+    highest = float("-inf")
+    for point in points:
+        point["on_front"] = point["accuracy"] > highest
+        highest = max(highest, point["accuracy"])
+    return {
+        "storage": documents[0]["storage"],
+        "objective": documents[0]["best"]["provenance"]["objective"],
+        "image_evaluations": sum(each["image_evaluations"] for each in documents),
+        "front": points,
+        "budgets": list(documents),
+    }
+
+
+def _point(document: Mapping[str, Any]) -> dict[str, Any]:
+    best, holdout = document["best"], document["holdout"]
+    objective = best["provenance"]["objective"]
+    point = {
+        "study": document["study"],
+        "budget_gflops": best["provenance"]["budget"]["macs"] / 1e9,
+        "trial": best["provenance"]["trial"],
+        "gflops": best["gflops"]["total"],
+        "unpruned_gflops": best["gflops"]["unpruned"],
+        "search_accuracy": best["evidence"]["search"][objective],
+    }
+    if holdout is None:
+        search = best["evidence"]["search"]
+        return point | {
+            "image_set": "search",
+            "images": search["images"],
+            "accuracy": search[objective],
+            "standard_error": search["standard_error"],
+            "unpruned_accuracy": search[f"unpruned_{objective}"],
+            "minus_unpruned": search["minus_unpruned"],
+            "minus_unpruned_ci95": search["minus_unpruned_ci95"],
+        }
+    winner = holdout["candidates"][0]
+    names = [name for name in winner if name.startswith("minus_") or name == "standard_error"]
+    return point | {
+        "image_set": "holdout",
+        "images": holdout["images"],
+        "accuracy": winner[objective],
+        "unpruned_accuracy": holdout["unpruned"][objective],
+        **{name: winner[name] for name in names},
+    }
+
+
+def _racing(study: Study, trials: Sequence[StoredTrial]) -> dict[str, Any]:
+    """How many image evaluations the trials took, beside those of evaluating each in full."""
+    taken = sum(trial.attrs.get("images", 0) for trial in trials)
+    in_full = sum(trial.state != "failed" for trial in trials) * study.contract["images"]["count"]
+    return {**study.contract["racing"], "image_evaluations": taken, "in_full": in_full}
+
+
+def best_document(study: Study, n: int) -> dict[str, Any]:
+    """The document of `ztp-search best --json`: the n best trials with their evidence."""
+    return {
+        "study": study.name,
+        "storage": study.storage,
+        "objective": study.contract["objective"],
+        "trials": [
+            {
+                "trial": trial.number,
+                "config": trial.config.to_dict(),
+                "tokens": trial.attrs["tokens"],
+                "gflops": trial.attrs["gflops"],
+                "evidence": _evidence(study, trial),
+            }
+            for trial in study.best(n)
+        ],
+    }
+
+
+def find_trial(study: Study, number: int | None) -> StoredTrial:
+    """The best trial, or that of a number; StudyError unless it is complete."""
+    if number is None:
+        best = study.best(1)
+        if not best:
+            raise StudyError(
+                f"study {study.name!r} has no complete trial yet; let the search go on"
+            )
+        return best[0]
+    for trial in study.trials():
+        if trial.number == number and trial.state == "complete":
+            return trial
+    raise StudyError(
+        f"--trial must name a complete trial of study {study.name!r}, but got {number}; "
+        "`ztp-search best` lists them"
+    )
+
+
+def config_file(study: Study, trial: StoredTrial) -> ConfigFile:
+    """A trial as a configuration file, with its evidence and where it comes from."""
+    contract, about = study.contract, study.attributes()["about"]
+    return ConfigFile(
+        config=trial.config,
+        model={
+            **about["model"],
+            "weights_sha256": contract["weights_sha256"],
+            "geometry": contract["geometry"],
+        },
+        evidence=_evidence(study, trial),
+        provenance={
+            "study": study.name,
+            "trial": trial.number,
+            "seed": contract["seed"],
+            "sampler": contract["sampler"],
+            "space": about["space"],
+            "space_sha256": contract["space"],
+            "budget": contract["budget"],
+            "objective": contract["objective"],
+            "data": {
+                **about["data"],
+                "images": contract["images"],
+                "holdout": contract["holdout"],
+            },
+            "runtime": contract["runtime"],
+            "versions": about["versions"],
+        },
+    )
+
+
+def _evidence(study: Study, trial: StoredTrial) -> dict[str, Any]:
+    """Accuracies on search images, and on holdout where the trial was among the best few."""
+    objective = study.contract["objective"]
+    attributes = study.attributes()
+    reference = attributes["reference"]
+    search = {
+        "images": trial.attrs["images"],
+        objective: trial.value,
+        "standard_error": trial.attrs["standard_error"],
+        f"unpruned_{objective}": reference["unpruned"][objective],
+        f"paper_schedule_{objective}": (reference.get("paper_schedule") or {}).get(objective),
+        "minus_unpruned": trial.attrs["minus_unpruned"],
+        "minus_unpruned_ci95": trial.attrs["minus_unpruned_ci95"],
+        "vhf_fallback_share": trial.attrs["fallback_share"],
+    }
+    holdout = attributes.get("holdout")
+    if holdout is None or trial.config.digest() not in holdout["candidates"]:
+        return {"search": search}
+    candidate = holdout["candidates"][trial.config.digest()]
+    paper = holdout["paper_schedule"]
+    return {
+        "search": search,
+        "holdout": {
+            "images": holdout["images"],
+            **_small(candidate),
+            f"unpruned_{objective}": holdout["unpruned"][objective],
+            f"paper_schedule_{objective}": paper and paper[objective],
+            "paired_ci95": candidate.get("minus_paper_schedule_ci95"),
+        },
+    }
+
+
+def _holdout(study: Study) -> dict[str, Any] | None:
+    """The comparison on holdout images: references, the best few, and what they show."""
+    stored = study.attributes().get("holdout")
+    if stored is None:
+        return None
+    objective = study.contract["objective"]
+    candidates = []
+    for trial in study.best(len(stored["candidates"])):
+        record = stored["candidates"].get(trial.config.digest())
+        if record is not None:
+            candidates.append(
+                {
+                    "trial": trial.number,
+                    "gflops": trial.attrs["gflops"],
+                    f"search_{objective}": trial.value,
+                    "search_minus_unpruned": trial.attrs["minus_unpruned"],
+                    **_small(record),
+                }
+            )
+    paper = stored["paper_schedule"]
+    return {
+        "images": stored["images"],
+        "objective": objective,
+        "unpruned": _small(stored["unpruned"]),
+        "paper_schedule": paper and _small(paper),
+        "candidates": candidates,
+        "verdict": verdict(candidates[0], paper) if candidates else "",
+        "winners_curse": winners_curse(candidates[0]) if candidates else "",
+    }
+
+
+def verdict(winner: Mapping[str, Any], paper: Mapping[str, Any] | None) -> str:
+    """What the holdout images say of the winner, plainly."""
+    if paper is None:
+        return "the paper's schedule does not fit this model or budget: nothing to compare with"
+    low, high = winner["minus_paper_schedule_ci95"]
+    points = f"{100 * winner['minus_paper_schedule']:+.2f} points, 95 % interval "
+    points += f"{100 * low:+.2f} to {100 * high:+.2f}"
+    name = f"trial {winner['trial']}"
+    if low > 0:
+        return f"{name} is better than the paper's schedule on holdout images ({points})"
+    if high < 0:
+        return f"{name} is worse than the paper's schedule on holdout images ({points})"
+    return (
+        f"{name} is not shown to be better than the paper's schedule on holdout images ({points}); "
+        "more --holdout images narrow the interval"
+    )
+
+
+def winners_curse(winner: Mapping[str, Any]) -> str:
+    """What choosing the best of many adds on the images that chose it, plainly."""
+    search, holdout = winner["search_minus_unpruned"], winner["minus_unpruned"]
+    return (
+        f"trial {winner['trial']} stands at {100 * search:+.2f} points to the unpruned model on "
+        f"the search images, which chose it, and at {100 * holdout:+.2f} on holdout images"
+    )
+
+
+def _small(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in LARGE}
