@@ -23,7 +23,7 @@ import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
-from ztp_search.driver.objective import pack
+from ztp_search.driver.packing import pack
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.samplers import MonteCarlo

@@ -23,11 +23,9 @@ from common import CACHE, record
 
 from ztp_search.cli.arguments import parse
 from ztp_search.cli.resolve import settings
-from ztp_search.driver.measuring import Measuring
-from ztp_search.driver.objective import judge
+from ztp_search.driver.evaluator import open_evaluator
 from ztp_search.driver.progress import Progress, Status
 from ztp_search.driver.run import run
-from ztp_search.driver.session import Session
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import resolve_runtime
 from ztp_search.pruning.config import PruningConfig
@@ -167,18 +165,16 @@ def _on_holdout(
     argv = ["--space", "digits", "--budget", args.budget, "--images", "1", "--holdout",
             str(HOLDOUT), "--out", str(CACHE)]  # fmt: skip
     asked = settings(parse(argv))
-    session = Session.open(asked.sources)
-    session.decode()
     runtime = resolve_runtime("auto", "auto", asked.batch_size, 1)
-    labels = session.labels("holdout")
-    with session.workers(runtime, asked.workers) as workers:
-        measuring = Measuring(session, workers, runtime, "top1", Progress())
+    with open_evaluator(
+        asked.sources, runtime, "top1", asked.workers, Progress()
+    ) as evaluator:
         named = {config.digest(): config for config in configs}
-        outcomes = measuring.outcomes("holdout", dict(named), "measuring on holdout")
-    return {
-        config: judge("top1", outcomes[name].predictions, labels, outcomes[name].predictions)
-        for name, config in named.items()
-    }
+        outcomes = evaluator.outcomes("holdout", dict(named), "evaluating on holdout")
+        return {
+            named[name]: evaluator.score("holdout", outcome.predictions)
+            for name, outcome in outcomes
+        }
 
 
 if __name__ == "__main__":

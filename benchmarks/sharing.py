@@ -24,8 +24,10 @@ import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
-from ztp_search.evaluation.model_runner import BlockResult, Evaluator
+from ztp_search.evaluation.image_range import ImageRange
+from ztp_search.evaluation.model_runner import ModelRunner, RangeResult
 from ztp_search.evaluation.runtime import resolve_runtime
+from ztp_search.objectives import OBJECTIVES
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.samplers import MonteCarlo
@@ -62,19 +64,19 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     images = generator.integers(0, 256, (args.images, channels, *size), dtype=np.uint8)
     runtime = resolve_runtime("auto", "auto", min(64, args.images), 1)
     mean = [0.5] * channels
-    evaluator = Evaluator(model, {"search": images}, mean, mean, runtime)
+    runner = ModelRunner(model, {"search": images}, mean, mean, runtime, OBJECTIVES["top1"])
     seconds: dict[str, list[float]] = {"apart": [], "together": [], "kept": []}
     predictions = set()
     kept = 0
     for _ in range(args.rounds):
         for way, taken in seconds.items():
-            evaluator.forget()
-            evaluator.cache_bytes = ALL_OF_IT if way == "kept" else 0
+            runner.clear_cache()
+            runner.cache_bytes = ALL_OF_IT if way == "kept" else 0
             began = time.perf_counter()
-            results = run(evaluator, configs, 1 if way == "apart" else TASK, args.images)
+            results = run(runner, configs, 1 if way == "apart" else TASK, args.images)
             taken.append(time.perf_counter() - began)
             predictions.add(b"".join(result.predictions.tobytes() for result in results))
-            kept = max(kept, evaluator.kept_bytes)
+            kept = max(kept, runner.cached_bytes)
     if len(predictions) != 1:
         raise SystemExit("results differ")
     row = {
@@ -92,11 +94,11 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(
-    evaluator: Evaluator, configs: list[PruningConfig], size: int, images: int
-) -> list[BlockResult]:
-    out: list[BlockResult] = []
+    runner: ModelRunner, configs: list[PruningConfig], size: int, images: int
+) -> list[RangeResult]:
+    out: list[RangeResult] = []
     for first in range(0, len(configs), size):
-        out += evaluator.run(configs[first : first + size], "search", 0, images)
+        out += runner.run(configs[first : first + size], ImageRange("search", 0, images))
     return out
 
 

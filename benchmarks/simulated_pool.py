@@ -24,7 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import ray
@@ -32,16 +32,17 @@ import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
-from ztp_search.driver.measuring import Measuring
+from ztp_search.backbones.loading import LoadedModel
+from ztp_search.driver.evaluator import Evaluator
 from ztp_search.driver.progress import Progress, Status
-from ztp_search.driver.trials import Trials, Wanted
-from ztp_search.evaluation.model_runner import BlockResult
+from ztp_search.driver.trials import TrialRunner
+from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.ray_cluster import connect
 from ztp_search.evaluation.ray_pool import QUEUED_PER_WORKER, RayPool
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.tasks import Results, Task
 from ztp_search.pruning.budget import parse_budget
-from ztp_search.pruning.cost import Geometry
+from ztp_search.settings import WorkerOptions
 from ztp_search.space.decoder import Decoder
 from ztp_search.space.space import load_space
 from ztp_search.study import Study
@@ -152,10 +153,11 @@ def results_of(task: Task, labels: np.ndarray[Any, Any], seconds: float) -> Resu
     """A configuration's accuracy follows from its number, so racing has something to decide."""
     out = []
     for _, number in task.keys:
-        generator = np.random.default_rng([number, task.start])
-        wrong = generator.random(task.stop - task.start) < 0.05 + 0.1 * ((number * 37 % 100) / 100)
-        predictions = np.where(wrong, -1, labels[task.start : task.stop]).astype(np.int32)
-        out.append(BlockResult(predictions, 0, seconds))
+        generator = np.random.default_rng([number, task.images.start])
+        wrong = generator.random(len(task.images)) < 0.05 + 0.1 * ((number * 37 % 100) / 100)
+        right = labels[task.images.start : task.images.stop]
+        predictions = np.where(wrong, -1, right).astype(np.int32)
+        out.append(RangeResult(predictions, 0, seconds))
     return out
 
 
@@ -195,26 +197,53 @@ class FirstRung(Progress):
             self.busy = self.pool.busy / (self.pool.workers * (self.pool.ended - self.pool.began))
 
 
+class SleepingEvaluator(Evaluator):
+    """The search's own evaluator on such a pool, with labels in place of images."""
+
+    def __init__(
+        self, pool: Simulated, model: Any, labels: np.ndarray[Any, Any], progress: Progress
+    ) -> None:
+        sources: Any = None
+        images: Any = SimpleNamespace(search=labels, holdout=labels)
+        loaded = LoadedModel(model, {}, "")
+        runtime = Runtime("cpu", "fp32", BATCH_SIZE)
+        super().__init__(sources, loaded, images, runtime, "top1", WorkerOptions(), progress)
+        self.sleeping = pool
+        wrong = np.random.default_rng(1).random(len(labels)) < 0.05
+        self.use_unpruned("search", np.where(wrong, -1, labels).astype(np.int32))
+
+    def pool(self) -> Simulated:
+        return self.sleeping
+
+    def labels(self, image_set: str) -> np.ndarray[Any, Any]:
+        labels: Any = self.images.search
+        return cast(np.ndarray[Any, Any], labels)
+
+
 def simulate(
     kind: str, workers: int, seconds: float, trials: int, images: int, racing: str
 ) -> dict[str, Any]:
     """A search of so many trials with so many sleeping workers."""
     space = load_space("deit_small")
-    geometry = geometry_of(timm.create_model("deit_small_patch16_224"))
+    model = timm.create_model("deit_small_patch16_224")
+    geometry = geometry_of(model)
     decoder = Decoder(space, geometry, parse_budget("67%", geometry))
     generator = np.random.default_rng(0)
     labels = generator.integers(0, CLASSES, images)
     pool = POOLS[kind](workers, seconds, labels)
     progress = FirstRung(pool)
-    measuring = _measuring(pool, labels, geometry, progress)
+    evaluator = SleepingEvaluator(pool, model, labels, progress)
     timed = Timed()
     with tempfile.TemporaryDirectory() as folder:
         study = Study.open(
             f"sqlite:///{Path(folder) / 'studies.db'}", "simulated", {},
             blocks=[block.block for block in decoder.blocks], ranges=decoder.parameter_ranges(),
         )  # fmt: skip
-        wanted = Wanted(trials, "monte-carlo", 0, racing, 5)
-        search = Trials(wanted, measuring, study, decoder)
+        settings: Any = SimpleNamespace(
+            trials=trials, refine=0, sampler="monte-carlo", racing=racing, candidates=5,
+            sources=SimpleNamespace(seed=0),
+        )  # fmt: skip
+        search = TrialRunner(settings, evaluator, study, decoder, None)
         timed.wrap(study, "start", "database")
         timed.wrap(study, "update", "database")
         timed.wrap(search.samplers["monte-carlo"], "propose", "sampling")
@@ -243,21 +272,6 @@ def simulate(
             name: 1e3 * each * seconds / pool.busy for name, each in sorted(spent.items())
         },
     }
-
-
-def _measuring(
-    pool: Simulated, labels: np.ndarray[Any, Any], geometry: Geometry, progress: Progress
-) -> Measuring:
-    store = labels
-    session: Any = SimpleNamespace(
-        store=lambda _set: store, labels=lambda _set: labels, geometry=geometry
-    )
-    workers: Any = SimpleNamespace(pool=lambda *_: pool)
-    measuring = Measuring(session, workers, Runtime("cpu", "fp32", BATCH_SIZE), "top1", progress)
-    generator = np.random.default_rng(1)
-    wrong = generator.random(len(labels)) < 0.05
-    measuring.know("search", np.where(wrong, -1, labels).astype(np.int32))
-    return measuring
 
 
 def main() -> None:

@@ -18,9 +18,8 @@ from common import CACHE
 
 from ztp_search.cli.arguments import parse
 from ztp_search.cli.resolve import settings
-from ztp_search.driver.measuring import Measuring
+from ztp_search.driver.evaluator import open_evaluator
 from ztp_search.driver.progress import Progress
-from ztp_search.driver.session import Session
 from ztp_search.evaluation.runtime import resolve_runtime
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.cost import flops
@@ -54,19 +53,21 @@ def _measure(path: Path, configurations: int, images: int, budget: str) -> None:
         parse(["--space", "digits", "--budget", budget, "--images", str(images),
                "--holdout", "0", "--out", str(CACHE)])
     )  # fmt: skip
-    session = Session.open(asked.sources)
-    session.decode()
-    decoder = Decoder(asked.space, session.geometry, parse_budget(budget, session.geometry))
+    runtime = resolve_runtime("auto", "auto", asked.batch_size, 1)
+    evaluator = open_evaluator(asked.sources, runtime, "top1", asked.workers, Spoken())
+    geometry = evaluator.geometry
+    decoder = Decoder(asked.space, geometry, parse_budget(budget, geometry))
     sampler = MonteCarlo(decoder, seed=0)
     proposals = [sampler.propose(i) for i in range(configurations)]
     configs = {str(i): proposal.config for i, proposal in enumerate(proposals) if proposal}
-    runtime = resolve_runtime("auto", "auto", asked.batch_size, 1)
-    with session.workers(runtime, asked.workers) as workers:
-        measuring = Measuring(session, workers, runtime, "top1", Told())
-        unpruned = measuring.judge("search", measuring.unpruned("search"))
-        outcomes = measuring.outcomes("search", configs, "evaluating")
-    correct = [measuring.judge("search", outcomes[name].predictions) for name in configs]
-    gflops = [flops(session.geometry, config).gflops()["total"] for config in configs.values()]
+    with evaluator:
+        unpruned = evaluator.score("search", evaluator.unpruned("search"))
+        scores = {
+            name: evaluator.score("search", outcome.predictions)
+            for name, outcome in evaluator.outcomes("search", configs, "evaluating")
+        }
+    correct = [scores[name] for name in configs]
+    gflops = [flops(geometry, config).gflops()["total"] for config in configs.values()]
     path.parent.mkdir(exist_ok=True)
     np.savez_compressed(
         path,
@@ -76,7 +77,7 @@ def _measure(path: Path, configurations: int, images: int, budget: str) -> None:
     )
 
 
-class Told(Progress):
+class Spoken(Progress):
     """A line every 100,000 images."""
 
     said = 0

@@ -27,9 +27,8 @@ from searching import search
 
 from ztp_search.cli.arguments import parse
 from ztp_search.cli.resolve import settings
-from ztp_search.driver.measuring import Measuring
+from ztp_search.driver.evaluator import Evaluator, open_evaluator
 from ztp_search.driver.progress import Progress
-from ztp_search.driver.session import Session
 from ztp_search.evaluation.runtime import resolve_runtime
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.racing import paired_difference
@@ -49,12 +48,16 @@ def main() -> None:
         out = Path(folder)
         asked = ["--space", "digits", "--budget", args.budget, "--images", str(args.images),
                  "--holdout", str(HOLDOUT), "--out", str(out)]  # fmt: skip
-        session = Session.open(settings(parse(asked)).sources)
-        store = session.decode().search.path  # for both
+        resolved = settings(parse([*asked, "--workers", "0"]))
+        runtime = resolve_runtime("auto", "auto", resolved.batch_size, 1)
+        evaluator = open_evaluator(
+            resolved.sources, runtime, "top1", resolved.workers, Progress()
+        )
+        store = evaluator.images.search.path  # for both
         ours = _ours(out, args)
         usual = {loader: _usual(store, loader, args) for loader in args.loader}
         right = _on_holdout(
-            session, asked, [ours["config"], *(each["config"] for each in usual.values())]
+            evaluator, [ours["config"], *(each["config"] for each in usual.values())]
         )
     result: dict[str, Any] = {"arguments": vars(args), "ztp_search": ours, "usual": usual}
     for loader, each, correct in zip(usual, usual.values(), right[1:], strict=True):
@@ -83,7 +86,7 @@ def _ours(out: Path, args: argparse.Namespace) -> dict[str, Any]:
         "--trials", args.trials, "--workers", 2,
     )  # fmt: skip
     ended = time.time()
-    return _told(
+    return _row(
         "ztp-search", len(found.trials), found.seconds, ended - found.began,
         found.document["best"]["config"],
     )  # fmt: skip
@@ -100,12 +103,12 @@ def _usual(store: Path, loader: str, args: argparse.Namespace) -> dict[str, Any]
         raise SystemExit(f"the usual way failed: {done.stderr[-2000:]}")
     found = json.loads(done.stdout)
     seconds = found["last"] - found["first"]
-    told = _told(loader, found["trials"], seconds, time.time() - began, found["config"])
+    row = _row(loader, found["trials"], seconds, time.time() - began, found["config"])
     keys = ("suggestions", "suggestion_seconds", "validation_seconds", "mean_share_of_budget")
-    return told | {key: found[key] for key in keys}
+    return row | {key: found[key] for key in keys}
 
 
-def _told(
+def _row(
     name: str, trials: int, seconds: float, in_all: float, config: dict[str, Any]
 ) -> dict[str, Any]:
     print(f"{name}: {trials} trials in {seconds:.1f} s, with set-up {in_all:.1f} s", flush=True)
@@ -120,16 +123,16 @@ def _told(
 
 
 def _on_holdout(
-    session: Session, asked: list[str], configs: list[dict[str, Any]]
+    evaluator: Evaluator, configs: list[dict[str, Any]]
 ) -> list[np.ndarray[Any, np.dtype[np.bool_]]]:
     """Per holdout image: is each configuration right?"""
-    told = settings(parse([*asked, "--workers", "0"]))
-    runtime = resolve_runtime("auto", "auto", told.batch_size, 1)
-    with session.workers(runtime, told.workers) as workers:
-        measuring = Measuring(session, workers, runtime, "top1", Progress())
-        named = {str(i): PruningConfig.from_dict(config) for i, config in enumerate(configs)}
-        outcomes = measuring.outcomes("holdout", dict(named), "measuring on holdout")
-        return [measuring.judge("holdout", outcomes[name].predictions) for name in named]
+    named = {str(i): PruningConfig.from_dict(config) for i, config in enumerate(configs)}
+    with evaluator:
+        scores = {
+            name: evaluator.score("holdout", outcome.predictions)
+            for name, outcome in evaluator.outcomes("holdout", named, "evaluating on holdout")
+        }
+    return [scores[name] for name in named]
 
 
 if __name__ == "__main__":

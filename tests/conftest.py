@@ -52,6 +52,7 @@ class Digits:
             self.loaded.data_config["mean"],
             self.loaded.data_config["std"],
             Runtime("cpu", precision, batch_size),
+            "top1",
             cache_bytes,
         )
 
@@ -60,13 +61,16 @@ class Digits:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     from helpers.running import parsed
 
+    from ztp_search.backbones.loading import load_model
     from ztp_search.cli.resolve import settings
-    from ztp_search.driver.session import Session
+    from ztp_search.driver.evaluator import decode_images
+    from ztp_search.driver.progress import Progress
 
     out = tmp_path_factory.mktemp("digits")
     argv = ["--space", "digits", "--budget", "68%", "--images", "160", "--holdout", "64"]
-    session = Session.open(settings(parsed(*argv, "--out", str(out))).sources)
-    return Digits(session.loaded, session.decode())
+    sources = settings(parsed(*argv, "--out", str(out))).sources
+    loaded = load_model(sources.model, data_overrides=sources.data_overrides)
+    return Digits(loaded, decode_images(sources, loaded, Progress()))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ import ztp_search.cli.main
 import ztp_search.evaluation.ray_cluster
 from ztp_search.cli.main import main
 from ztp_search.cli.tables import best_table
-from ztp_search.driver.objective import unpack_bits
+from ztp_search.driver.packing import unpack_bits
 
 Run = Callable[..., tuple[int, str, str]]
 

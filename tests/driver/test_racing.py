@@ -23,15 +23,18 @@ from helpers.running import (
     url_of,
 )
 
-import ztp_search.driver.session
+import ztp_search.driver.evaluator
 import ztp_search.samplers.base
+from ztp_search.backbones.loading import load_model
 from ztp_search.cli.main import main
 from ztp_search.cli.resolve import settings
-from ztp_search.driver.objective import unpack_bits, unpack_predictions
+from ztp_search.driver.evaluator import decode_images
+from ztp_search.driver.packing import unpack_bits, unpack_predictions
 from ztp_search.driver.progress import Progress, Status
 from ztp_search.driver.run import run
 from ztp_search.errors import StudyError
-from ztp_search.evaluation.model_runner import Evaluator
+from ztp_search.evaluation.image_range import ImageRange
+from ztp_search.evaluation.model_runner import ModelRunner
 from ztp_search.racing import RACING
 from ztp_search.study import StoredTrial, Study
 
@@ -74,10 +77,9 @@ def bits(trial: StoredTrial) -> list[bool]:
 def correct_of_unpruned(out: Path) -> list[bool]:
     """Per search image, from what the study has stored and the images themselves."""
     reference = attributes(out)["reference"]
-    session = ztp_search.driver.session.Session.open(
-        settings(parsed(*RACE, "--out", str(out))).sources
-    )
-    labels = session.decode().search.labels
+    sources = settings(parsed(*RACE, "--out", str(out))).sources
+    loaded = load_model(sources.model, data_overrides=sources.data_overrides)
+    labels = decode_images(sources, loaded, Progress()).search.labels
     predictions = unpack_predictions(reference["unpruned"]["predictions"])
     right: list[bool] = (predictions == labels).tolist()
     return right
@@ -180,20 +182,20 @@ def test_wherever_the_driver_dies_the_race_ends_the_same(
 def test_nothing_is_evaluated_twice_on_a_resume(
     raced: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[tuple[Any, str, int, int]] = []
-    plain = Evaluator.run
+    done: list[tuple[Any, ImageRange]] = []
+    plain = ModelRunner.run
 
-    def counted(self: Evaluator, configs: Any, image_set: str, start: int, stop: int) -> Any:
-        found = plain(self, configs, image_set, start, stop)
-        done.extend((config, image_set, start, stop) for config in configs)
+    def counted(self: ModelRunner, configs: Any, images: ImageRange) -> Any:
+        found = plain(self, configs, images)
+        done.extend((config, images) for config in configs)
         return found
 
-    monkeypatch.setattr(Evaluator, "run", counted)
+    monkeypatch.setattr(ModelRunner, "run", counted)
     with pytest.raises(Interrupted):
         race(tmp_path, heard=Interrupting(4))
     race(tmp_path)
     assert len(done) == len(set(done))
-    assert sum(stop - start for _, _, start, stop in done) == raced.document["image_evaluations"]
+    assert sum(len(images) for _, images in done) == raced.document["image_evaluations"]
 
 
 def test_memory_for_the_cache_changes_nothing(raced: Finished, tmp_path: Path) -> None:
@@ -267,17 +269,17 @@ def test_several_budgets_share_what_they_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unpruned: list[str] = []
-    plain = Evaluator.run
+    plain = ModelRunner.run
 
-    def counted(self: Evaluator, configs: Any, image_set: str, start: int, stop: int) -> Any:
-        unpruned.extend(f"{image_set}{start}" for config in configs if config is None)
-        return plain(self, configs, image_set, start, stop)
+    def counted(self: ModelRunner, configs: Any, images: ImageRange) -> Any:
+        unpruned.extend(f"{images.image_set}{images.start}" for config in configs if config is None)
+        return plain(self, configs, images)
 
-    monkeypatch.setattr(Evaluator, "run", counted)
+    monkeypatch.setattr(ModelRunner, "run", counted)
     opened = []
-    open_pool = ztp_search.driver.session.open_pool
+    open_pool = ztp_search.driver.evaluator.open_pool
     monkeypatch.setattr(
-        ztp_search.driver.session,
+        ztp_search.driver.evaluator,
         "open_pool",
         lambda *a, **k: opened.append(0) or open_pool(*a, **k),
     )

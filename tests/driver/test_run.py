@@ -28,10 +28,10 @@ from helpers.running import (
 )
 from PIL import Image
 
-import ztp_search.driver.session
+import ztp_search.driver.evaluator
 import ztp_search.evaluation.scheduler
 from ztp_search.cli.resolve import settings
-from ztp_search.driver.objective import judge, unpack_bits, unpack_predictions
+from ztp_search.driver.packing import unpack_bits, unpack_predictions
 from ztp_search.driver.progress import Progress, Status
 from ztp_search.driver.run import run
 from ztp_search.errors import DataError, StudyError, ZtpError
@@ -153,7 +153,7 @@ def test_the_size_of_a_task_changes_nothing(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # three blocks a trial, not one
-    monkeypatch.setattr(ztp_search.evaluation.scheduler, "BLOCK_IMAGES", 32)
+    monkeypatch.setattr(ztp_search.evaluation.scheduler, "RANGE_IMAGES", 32)
     search(tmp_path, "--trials", "2")
     assert results(stored(tmp_path)) == results(stored(finished.out))[:2]
 
@@ -177,7 +177,7 @@ def test_a_finished_search_evaluates_nothing_and_starts_no_workers(
 ) -> None:
     first = search(tmp_path, "--trials", "2")
     before = completions(tmp_path)
-    monkeypatch.setattr(ztp_search.driver.session, "open_pool", no_workers)
+    monkeypatch.setattr(ztp_search.driver.evaluator, "open_pool", no_workers)
     second = search(tmp_path, "--trials", "2")
     assert completions(tmp_path) == before
     assert second | {"seconds": 0} == first | {"seconds": 0}
@@ -256,17 +256,17 @@ def test_unlabelled_images_need_the_agreement_objective(tmp_path: Path) -> None:
 def test_a_trial_that_cannot_be_evaluated_fails_alone(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ztp_search.evaluation.model_runner import Evaluator
+    from ztp_search.evaluation.model_runner import ModelRunner
 
     bad = stored(finished.out)[1].config
-    run_sound = Evaluator.run
+    run_sound = ModelRunner.run
 
-    def run_or_refuse(self: Evaluator, configs: tuple[PruningConfig | None], *rest: Any) -> Any:
+    def run_or_refuse(self: ModelRunner, configs: tuple[PruningConfig | None], *rest: Any) -> Any:
         if bad in configs:
             raise ZtpError("this one does not fit")
         return run_sound(self, configs, *rest)
 
-    monkeypatch.setattr(Evaluator, "run", run_or_refuse)
+    monkeypatch.setattr(ModelRunner, "run", run_or_refuse)
     heard = Heard()
     document = search(tmp_path, "--trials", "3", heard=heard)
     assert document["trials"] == {"complete": 2, "pruned": 0, "failed": 1, "running": 0}
@@ -309,13 +309,6 @@ def test_search_and_holdout_images_are_not_the_same(finished: Finished) -> None:
     assert len(unpack_predictions(reference["unpruned"]["predictions"])) == 96
     data = finished.document["best"]["provenance"]["data"]
     assert data["images"]["sha256"] != data["holdout"]["sha256"]
-
-
-def test_agreement_judges_by_the_unpruned_model_and_top1_by_labels() -> None:
-    predictions = np.array([1, 2, -1, 3], np.int32)
-    labels, unpruned = np.array([1, 0, 2, 3]), np.array([1, 2, -1, 0], np.int32)
-    assert judge("top1", predictions, labels, unpruned).tolist() == [True, False, False, True]
-    assert judge("agreement", predictions, labels, unpruned).tolist()[:2] == [True, True]
 
 
 @pytest.mark.parametrize(

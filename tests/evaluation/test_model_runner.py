@@ -1,4 +1,4 @@
-"""The evaluator: what stock timm says, whatever ran before, however images are cut into blocks."""
+"""The model runner: what stock timm says, whatever ran before, however images are cut up."""
 
 import copy
 import itertools
@@ -15,8 +15,10 @@ import ztp_search.evaluation.model_runner
 from ztp_search.backbones import apply
 from ztp_search.data import ImageStore
 from ztp_search.errors import ConfigError, ZtpError
-from ztp_search.evaluation.model_runner import BlockResult, Clock, Evaluator
+from ztp_search.evaluation.image_range import ImageRange
+from ztp_search.evaluation.model_runner import Clock, ModelRunner, RangeResult
 from ztp_search.evaluation.runtime import Runtime, resolve_runtime
+from ztp_search.objectives import OBJECTIVES
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 
 MILD = PruningConfig((PruningLayer(2, 0.8, 3, 5),), v_min=0.0, v_max=1e6)
@@ -36,26 +38,29 @@ HUGE = 1 << 40
 Plain = tuple[bytes, int]
 
 
-def evaluator(digits: Digits, precision: str = "fp32", batch_size: int = 64) -> Evaluator:
-    return digits.job(precision, batch_size).evaluator()
+def model_runner(digits: Digits, precision: str = "fp32", batch_size: int = 64) -> ModelRunner:
+    return digits.job(precision, batch_size).model_runner()
 
 
-def small(precision: str = "fp32", batch_size: int = 8, cache_bytes: int = 0) -> Evaluator:
+def small(precision: str = "fp32", batch_size: int = 8, cache_bytes: int = 0) -> ModelRunner:
     """A small model with 40 search and 16 holdout images, all different."""
     pixels = np.random.default_rng(0).integers(0, 256, (56, 3, 32, 32), dtype=np.uint8)
     images = {"search": pixels[:40], "holdout": pixels[40:]}
     runtime = Runtime("cpu", precision, batch_size)
-    return Evaluator(make("class token"), images, (0.5,) * 3, (0.25,) * 3, runtime, cache_bytes)
+    mean, std = (0.5,) * 3, (0.25,) * 3
+    return ModelRunner(
+        make("class token"), images, mean, std, runtime, OBJECTIVES["top1"], cache_bytes
+    )
 
 
 def one(
-    worker: Evaluator, config: PruningConfig | None, image_set: str, start: int, stop: int
-) -> BlockResult:
-    (result,) = worker.run([config], image_set, start, stop)
+    worker: ModelRunner, config: PruningConfig | None, image_set: str, start: int, stop: int
+) -> RangeResult:
+    (result,) = worker.run([config], ImageRange(image_set, start, stop))
     return result
 
 
-def plain(results: Sequence[BlockResult]) -> list[Plain]:
+def plain(results: Sequence[RangeResult]) -> list[Plain]:
     return [(result.predictions.tobytes(), result.fallbacks) for result in results]
 
 
@@ -68,7 +73,7 @@ def test_unpruned_predictions_are_those_of_stock_timm_on_normalised_images(digit
     torch.set_num_threads(1)
     with torch.inference_mode():
         logits = torch.cat([model(part) for part in torch.split(x, 64)])
-    worker = evaluator(digits)
+    worker = model_runner(digits)
     seen: list[torch.Tensor] = []
     worker.model.register_forward_hook(lambda _module, _input, output: seen.append(output))
     result = one(worker, None, "search", 0, 160)
@@ -79,8 +84,8 @@ def test_unpruned_predictions_are_those_of_stock_timm_on_normalised_images(digit
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_results_do_not_depend_on_what_ran_before(digits: Digits, precision: str) -> None:
-    fresh = [one(evaluator(digits, precision), c, "search", 0, 80) for c in CONFIGS]
-    worker = evaluator(digits, precision)
+    fresh = [one(model_runner(digits, precision), c, "search", 0, 80) for c in CONFIGS]
+    worker = model_runner(digits, precision)
     for index in (2, 1, 0, 2):
         result = one(worker, CONFIGS[index], "search", 0, 80)
         assert result.predictions.tobytes() == fresh[index].predictions.tobytes()
@@ -88,7 +93,7 @@ def test_results_do_not_depend_on_what_ran_before(digits: Digits, precision: str
 
 
 def test_blocks_of_whole_batches_put_together_are_the_whole(digits: Digits) -> None:
-    worker = evaluator(digits, batch_size=32)
+    worker = model_runner(digits, batch_size=32)
     for config in CONFIGS:
         whole = one(worker, config, "search", 0, 112)
         parts = [one(worker, config, "search", a, b) for a, b in ((0, 32), (32, 96), (96, 112))]
@@ -103,12 +108,12 @@ def test_pruned_predictions_are_those_of_apply(digits: Digits) -> None:
     x = (pixels - 0.5) / 0.5  # the embedded model's mean and standard deviation
     with torch.inference_mode():
         expected = model(x).argmax(-1)
-    result = one(evaluator(digits), HARD, "holdout", 0, 64)
+    result = one(model_runner(digits), HARD, "holdout", 0, 64)
     assert result.predictions.tolist() == expected.tolist()
 
 
 def test_an_image_whose_logits_are_not_finite_is_predicted_as_no_class(digits: Digits) -> None:
-    worker = evaluator(digits)
+    worker = model_runner(digits)
     sound = one(worker, None, "search", 0, 70).predictions
 
     def spoil(_module: object, _input: object, logits: torch.Tensor) -> torch.Tensor:
@@ -127,14 +132,14 @@ def test_images_without_a_head_left_are_counted_once(digits: Digits) -> None:
     layers = (PruningLayer(1, 0.9, 0, 5), PruningLayer(4, 0.9, 0, 5))
     no_head = PruningConfig(layers, v_min=1e6, v_max=1e7)  # far above every variance
     every_head = PruningConfig(layers, v_min=0.0, v_max=1e7)
-    worker = evaluator(digits)
+    worker = model_runner(digits)
     assert one(worker, no_head, "search", 0, 100).fallbacks == 100
     assert one(worker, every_head, "search", 0, 100).fallbacks == 0
     assert one(worker, None, "search", 0, 100).fallbacks == 0
 
 
 def test_a_configuration_that_does_not_fit_is_refused_and_leaves_no_trace(digits: Digits) -> None:
-    worker = evaluator(digits)
+    worker = model_runner(digits)
     before = one(worker, MILD, "search", 0, 64).predictions
     with pytest.raises(ConfigError, match="after_block=8"):
         one(worker, PruningConfig((PruningLayer(8, 0.5),)), "search", 0, 64)
@@ -146,7 +151,7 @@ def test_a_configuration_that_does_not_fit_is_refused_and_leaves_no_trace(digits
 
 @pytest.fixture(scope="module")
 def expected() -> dict[tuple[str, str], list[Plain]]:
-    """MANY on all images of a set, each on a fresh evaluator, by precision and set."""
+    """MANY on all images of a set, each on a fresh model runner, by precision and set."""
     return {
         (precision, image_set): [
             plain([one(small(precision), config, image_set, 0, images)])[0] for config in MANY
@@ -165,7 +170,7 @@ def test_each_configuration_is_told_its_own_time_and_its_share_of_the_loading(
     monkeypatch.setitem(ztp_search.evaluation.model_runner.CLOCKS, "cpu", clock)
     worker = small("fp32")
     images = worker.runtime.batch_size + 1  # two batches
-    results = worker.run([None, MANY[0]], "search", 0, images)
+    results = worker.run([None, MANY[0]], ImageRange("search", 0, images))
     loading = 10 + 100_000
     assert [each.seconds for each in results] == [
         loading / 2 + 100 + 1_000_000, loading / 2 + 1000 + 10_000_000
@@ -180,7 +185,7 @@ def test_several_at_once_are_as_one_at_a_time_in_any_order_with_any_cache(
     worker = small(precision, cache_bytes=cache_bytes)
     for order in ((0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0), (1, 3), (3, 1, 3), (2,), (4, 0, 2)):
         for image_set, images in (("search", 40), ("holdout", 16)):
-            results = worker.run([MANY[index] for index in order], image_set, 0, images)
+            results = worker.run([MANY[index] for index in order], ImageRange(image_set, 0, images))
             assert plain(results) == [expected[precision, image_set][index] for index in order]
             assert all(result.seconds > 0 for result in results)
     search = expected[precision, "search"]
@@ -192,7 +197,7 @@ def test_blocks_of_several_put_together_are_the_whole(
     expected: dict[tuple[str, str], list[Plain]]
 ) -> None:
     worker = small(cache_bytes=HUGE)
-    parts = [worker.run(MANY, "search", a, b) for a, b in ((16, 32), (0, 16), (32, 40))]
+    parts = [worker.run(MANY, ImageRange("search", a, b)) for a, b in ((16, 32), (0, 16), (32, 40))]
     for index, (predictions, fallbacks) in enumerate(expected["fp32", "search"]):
         mine = [parts[block][index] for block in (1, 0, 2)]
         assert b"".join(part.predictions.tobytes() for part in mine) == predictions
@@ -202,7 +207,7 @@ def test_blocks_of_several_put_together_are_the_whole(
 @pytest.mark.parametrize("cache_bytes", [0, HUGE])
 def test_logits_that_are_not_finite_are_of_no_class_for_pruned_models_too(cache_bytes: int) -> None:
     worker = small(cache_bytes=cache_bytes)
-    sound = worker.run(MANY, "search", 0, 13)
+    sound = worker.run(MANY, ImageRange("search", 0, 13))
 
     def spoil(_module: object, _input: object, logits: torch.Tensor) -> torch.Tensor:
         logits = logits.clone()
@@ -210,7 +215,7 @@ def test_logits_that_are_not_finite_are_of_no_class_for_pruned_models_too(cache_
         return logits
 
     worker.model.head.register_forward_hook(spoil)
-    for result, before in zip(worker.run(MANY, "search", 0, 13), sound, strict=True):
+    for result, before in zip(worker.run(MANY, ImageRange("search", 0, 13)), sound, strict=True):
         predictions = before.predictions.copy()
         predictions[[2, 4, 10, 12]] = -1  # of both batches
         assert result.predictions.tolist() == predictions.tolist()
@@ -219,14 +224,14 @@ def test_logits_that_are_not_finite_are_of_no_class_for_pruned_models_too(cache_
 # --- what is kept from one run to the next ---------------------------------------------------
 
 
-def kept(worker: Evaluator) -> int:
-    return sum(trunk.nbytes for trunk in worker._trunks.values())
+def kept(worker: ModelRunner) -> int:
+    return sum(trunk.nbytes for trunk in worker._batches.values())
 
 
 def test_no_more_than_the_bound_is_kept_after_a_run() -> None:
     unbounded = small(cache_bytes=HUGE)
-    unbounded.run(MANY, "search", 0, 40)
-    unbounded.run(MANY, "holdout", 0, 16)
+    unbounded.run(MANY, ImageRange("search", 0, 40))
+    unbounded.run(MANY, ImageRange("holdout", 0, 16))
     whole = kept(unbounded)
     assert whole > 0
     for bound in (0, 1, whole // 7, whole // 2, whole - 1, whole):
@@ -234,7 +239,7 @@ def test_no_more_than_the_bound_is_kept_after_a_run() -> None:
         for configs, (image_set, stop) in itertools.product(
             (MANY, MANY[3:4], (None,), MANY), (("search", 8), ("search", 40), ("holdout", 16))
         ):
-            worker.run(configs, image_set, 0, stop)
+            worker.run(configs, ImageRange(image_set, 0, stop))
             assert kept(worker) <= bound
     assert kept(worker) == whole  # which fits
 
@@ -242,11 +247,11 @@ def test_no_more_than_the_bound_is_kept_after_a_run() -> None:
 def test_no_more_than_the_bound_is_kept_after_a_run_that_was_refused() -> None:
     worker = small()
     with pytest.raises(ConfigError, match="after_block=4"):
-        worker.run([MANY[0], TOO_DEEP], "search", 0, 8)
+        worker.run([MANY[0], TOO_DEEP], ImageRange("search", 0, 8))
     assert kept(worker) == 0
 
 
-def stems(worker: Evaluator) -> list[Any]:
+def stems(worker: ModelRunner) -> list[Any]:
     """One entry for every batch from now on that is run from its pixels."""
     seen: list[Any] = []
     worker.model.patch_embed.register_forward_hook(lambda *_: seen.append(1))
@@ -264,23 +269,23 @@ def test_what_is_kept_is_not_run_again_until_it_is_forgotten() -> None:
         ((4,), "holdout", 0),
     ]:
         seen.clear()
-        worker.run([MANY[index] for index in indices], image_set, 0, 16)
+        worker.run([MANY[index] for index in indices], ImageRange(image_set, 0, 16))
         assert len(seen) == batches
     assert kept(worker) > 0
-    worker.forget()
+    worker.clear_cache()
     assert kept(worker) == 0
-    worker.run(MANY[:2], "search", 0, 16)
+    worker.run(MANY[:2], ImageRange("search", 0, 16))
     assert len(seen) == 2
 
 
 def test_the_batch_that_was_not_used_for_longest_is_forgotten_first() -> None:
     first = small(cache_bytes=HUGE)
-    first.run(MANY[:1], "search", 0, 8)
+    first.run(MANY[:1], ImageRange("search", 0, 8))
     worker = small(cache_bytes=2 * kept(first))  # two batches
     seen = stems(worker)
     for start, runs in ((0, 1), (8, 1), (0, 0), (16, 1), (0, 0), (8, 1), (16, 1)):
         seen.clear()
-        worker.run(MANY[:1], "search", start, start + 8)
+        worker.run(MANY[:1], ImageRange("search", start, start + 8))
         assert len(seen) == runs, start
 
 
@@ -288,7 +293,7 @@ def test_the_batch_that_was_not_used_for_longest_is_forgotten_first() -> None:
 
 
 def test_images_are_mapped_and_not_copied(digits: Digits) -> None:
-    for image_set, images in evaluator(digits).images.items():
+    for image_set, images in model_runner(digits).images.items():
         assert isinstance(images, np.memmap) and images.mode == "r", image_set
     assert isinstance(ImageStore.open(digits.sets.search.path).images, np.memmap)
 
@@ -297,7 +302,7 @@ def test_a_runtime_that_this_machine_lacks_is_refused() -> None:
     with pytest.raises(ZtpError, match="fp16 needs a GPU; on a CPU use bf16 or fp32"):
         resolve_runtime("cpu", "fp16", 64, 1)
     if not torch.cuda.is_available():
-        with pytest.raises(ZtpError, match="--device cuda needs .*; use --device cpu"):
+        with pytest.raises(ZtpError, match="`device` cuda needs .*; use `device` cpu"):
             resolve_runtime("cuda", "auto", 64, 1)
         assert resolve_runtime("auto", "fp32", 64, 2) == Runtime("cpu", "fp32", 64, 2)
     assert resolve_runtime("cpu", "auto", 64, 1).precision in ("fp32", "bf16")

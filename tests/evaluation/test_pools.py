@@ -18,8 +18,9 @@ from helpers.running import ray_workers
 
 import ztp_search.evaluation.ray_pool
 from ztp_search.errors import ConfigError, WorkerError
-from ztp_search.evaluation.local_pool import InProcessPool
-from ztp_search.evaluation.model_runner import BlockResult
+from ztp_search.evaluation.image_range import ImageRange
+from ztp_search.evaluation.local_pool import LocalPool
+from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.tasks import Failure, Job, Pool, Task, evaluate_task
@@ -49,7 +50,11 @@ class Deadly:
 def tasks(*groups: tuple[int, ...]) -> list[Task]:
     """Every block once with each group of configurations, by their numbers."""
     return [
-        Task(tuple(("trial", i) for i in group), tuple(CONFIGS[i] for i in group), *block)
+        Task(
+            tuple(("trial", i) for i in group),
+            tuple(CONFIGS[i] for i in group),
+            ImageRange(*block),
+        )
         for group in groups
         for block in BLOCKS
     ]
@@ -77,14 +82,14 @@ def collected(pool: Pool, tasks: Sequence[Task], kill_after: int | None = None) 
             came += 1
             assert len(results) == len(task.configs)
             for (_, number), result in zip(task.keys, results, strict=True):
-                at = number, task.image_set, task.start
+                at = number, task.images.image_set, task.images.start
                 assert at not in out or out[at] == plain(result)
                 out[at] = plain(result)
     assert came == len(tasks) and kill_after is None
     return out
 
 
-def plain(result: BlockResult | Failure) -> tuple[bytes, int] | Failure:
+def plain(result: RangeResult | Failure) -> tuple[bytes, int] | Failure:
     if isinstance(result, Failure):
         return result
     return result.predictions.tobytes(), result.fallbacks
@@ -100,7 +105,7 @@ def kill_workers() -> int:
 
 @pytest.fixture(scope="module")
 def expected(digits: Digits) -> Plain:
-    return collected(InProcessPool(digits.job(batch_size=32)), SINGLE)
+    return collected(LocalPool(digits.job(batch_size=32)), SINGLE)
 
 
 # --- one task, without a pool ----------------------------------------------------------------
@@ -111,7 +116,7 @@ class Held:
 
 
 class Fake:
-    """An evaluator that runs out of memory at first; predicts how many layers there are.
+    """A model runner that runs out of memory at first; predicts how many layers there are.
 
     lacks: how often it does, and how that is said. refused: so many layers do not fit.
     """
@@ -123,7 +128,7 @@ class Fake:
         self.held: list[weakref.ref[Held]] = []
         self.still_held = 0  # at the beginning of later runs
 
-    def run(self, configs: Any, image_set: str, start: int, stop: int) -> list[BlockResult]:
+    def run(self, configs: Any, images: ImageRange) -> list[RangeResult]:
         self.still_held += sum(each() is not None for each in self.held)
         held = Held()
         self.held.append(weakref.ref(held))
@@ -133,11 +138,11 @@ class Fake:
             raise self.lacks.pop(0)
         if self.refused in numbers:
             raise ConfigError(f"{self.refused} does not fit")
-        ones = np.ones(stop - start, np.int32)
-        return [BlockResult(number * ones, number, 0.5) for number in numbers]
+        ones = np.ones(len(images), np.int32)
+        return [RangeResult(number * ones, number, 0.5) for number in numbers]
 
-    def forget(self) -> None:
-        self.log.append("forget")
+    def clear_cache(self) -> None:
+        self.log.append("clear_cache")
 
 
 def task_of(*numbers: int) -> Task:
@@ -145,7 +150,8 @@ def task_of(*numbers: int) -> Task:
     configs = [
         PruningConfig(tuple(PruningLayer(b) for b in range(1, number + 1))) for number in numbers
     ]
-    return Task(tuple(("trial", number) for number in numbers), tuple(configs), "search", 4, 7)
+    keys = tuple(("trial", number) for number in numbers)
+    return Task(keys, tuple(configs), ImageRange("search", 4, 7))
 
 
 def evaluated(fake: Any, task: Task) -> list[Any]:
@@ -174,10 +180,10 @@ def test_one_configuration_that_does_not_fit_fails_and_the_others_of_its_task_do
 def test_lack_of_memory_is_tried_once_more_and_then_one_by_one(error: type[Exception]) -> None:
     once = Fake(error("16 GiB\nasked for"))
     assert evaluated(once, task_of(2, 1)) == [([2, 2, 2], 2), ([1, 1, 1], 1)]
-    assert once.log == [[2, 1], "forget", [2, 1]]
+    assert once.log == [[2, 1], "clear_cache", [2, 1]]
     twice = Fake(error("12 GiB"), error("16 GiB\nasked for"))
     assert evaluated(twice, task_of(2, 1)) == [([2, 2, 2], 2), ([1, 1, 1], 1)]
-    assert twice.log == [[2, 1], "forget", [2, 1], "forget", [2], [1]]
+    assert twice.log == [[2, 1], "clear_cache", [2, 1], "clear_cache", [2], [1]]
     always = Fake(*[error("16 GiB\nasked for")] * 6)
     assert evaluated(always, task_of(2, 1)) == [Failure("16 GiB", out_of_memory=True)] * 2
     silent = Fake(error(), error())
@@ -199,13 +205,13 @@ def test_another_error_of_pytorch_is_not_taken_for_lack_of_memory() -> None:
 def test_what_lacked_memory_has_let_go_of_its_own_when_it_is_tried_again() -> None:
     fake = Fake(MemoryError())
     evaluated(fake, task_of(2, 1))
-    assert fake.log == [[2, 1], "forget", [2, 1]] and fake.still_held == 0
+    assert fake.log == [[2, 1], "clear_cache", [2, 1]] and fake.still_held == 0
 
 
 def test_a_configuration_that_does_not_fit_is_told_after_lack_of_memory_too() -> None:
     fake = Fake(MemoryError("16 GiB"), refused=1)
     assert evaluated(fake, task_of(3, 1)) == [([3, 3, 3], 3), Failure("1 does not fit")]
-    assert fake.log == [[3, 1], "forget", [3, 1], [3], [1]]
+    assert fake.log == [[3, 1], "clear_cache", [3, 1], [3], [1]]
 
 
 # --- this process ---------------------------------------------------------------------------
@@ -213,12 +219,12 @@ def test_a_configuration_that_does_not_fit_is_told_after_lack_of_memory_too() ->
 
 def test_tasks_of_several_give_what_tasks_of_one_give(digits: Digits, expected: Plain) -> None:
     for cache_bytes in (0, 1 << 40):
-        pool = InProcessPool(digits.job(batch_size=32, cache_bytes=cache_bytes))
+        pool = LocalPool(digits.job(batch_size=32, cache_bytes=cache_bytes))
         assert collected(pool, SEVERAL) == expected
 
 
 def test_this_process_takes_one_task_at_a_time(digits: Digits, expected: Plain) -> None:
-    pool = InProcessPool(digits.job(batch_size=32))
+    pool = LocalPool(digits.job(batch_size=32))
     assert (pool.workers, pool.room) == (0, 1)
     pool.submit(SEVERAL[2], pool.free)
     assert pool.room == 0
@@ -288,14 +294,14 @@ def test_a_configuration_that_does_not_fit_fails_alone(
     two_workers: RayPool, digits: Digits, expected: Plain
 ) -> None:
     keys = ("trial", 1), ("trial", 7), ("trial", 2)
-    mixed = Task(keys, (CONFIGS[1], TOO_DEEP, CONFIGS[2]), "holdout", 0, 32)
+    mixed = Task(keys, (CONFIGS[1], TOO_DEEP, CONFIGS[2]), ImageRange("holdout", 0, 32))
     results = collected(two_workers, [SINGLE[3], mixed, SINGLE[4]])
     failure = results.pop((7, "holdout", 0))
     assert isinstance(failure, Failure) and not failure.out_of_memory
     assert "after_block=8" in failure.reason and "\n" not in failure.reason
     others = {(1, *BLOCKS[0][:2]), (1, *BLOCKS[1][:2]), (1, "holdout", 0), (2, "holdout", 0)}
     assert results == {at: expected[at] for at in others}
-    assert collected(InProcessPool(digits.job(batch_size=32)), [mixed])[7, "holdout", 0] == failure
+    assert collected(LocalPool(digits.job(batch_size=32)), [mixed])[7, "holdout", 0] == failure
 
 
 @slow
@@ -313,7 +319,8 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_others_are_not(
     # each costs the start of a worker
     monkeypatch.setattr(ztp_search.evaluation.ray_pool, "MAX_DEATHS", 2)
     keys = ("trial", 66), ("trial", 67), ("trial", 68)
-    deadly = Task(keys, (None, Deadly(), None), "search", 0, 64)  # type: ignore[arg-type]
+    configs: Any = None, Deadly(), None
+    deadly = Task(keys, configs, ImageRange("search", 0, 64))
     for task in (deadly, SINGLE[0], SINGLE[1]):  # the last one waits behind the deadly one
         two_workers.submit(task, two_workers.free)
     came: list[Task] = []
@@ -331,10 +338,10 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_others_are_not(
 
 @slow
 def test_one_worker_in_bf16_gives_what_this_process_gives(alone: None, digits: Digits) -> None:
-    expected = collected(InProcessPool(digits.job("bf16", 32)), SINGLE)
+    expected = collected(LocalPool(digits.job("bf16", 32)), SINGLE)
     with opened(digits.job("bf16", 32), 1) as pool:
         assert collected(pool, SEVERAL) == expected
-        unknown = Task((("trial", 5), ("trial", 6)), (None, None), "no such set", 0, 64)
+        unknown = Task((("trial", 5), ("trial", 6)), (None, None), ImageRange("no such set", 0, 64))
         pool.submit(unknown, pool.free)
         said = "evaluating trial 5 and 1 more failed: KeyError: 'no such set'"
         with pytest.raises(WorkerError, match=said):  # our own fault: one line, not tried again

@@ -8,24 +8,24 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Digits
 
 from ztp_search.errors import WorkerError
-from ztp_search.evaluation.local_pool import InProcessPool
-from ztp_search.evaluation.model_runner import BlockResult
+from ztp_search.evaluation.image_range import ImageRange
+from ztp_search.evaluation.local_pool import LocalPool
+from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.scheduler import (
-    BLOCK_IMAGES,
+    RANGE_IMAGES,
     TASK_IMAGES,
     TASKS_PER_WORKER,
-    Key,
     Outcome,
-    play,
+    Scheduler,
 )
 from ztp_search.evaluation.tasks import Failure, Pool, Results, Task
+from ztp_search.evaluation.work_queue import Key
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 
 Configs = dict[Key, PruningConfig | None]
@@ -36,10 +36,10 @@ def predicted(number: int, image: int) -> int:
     return (31 * number + 7 * image) % 1009
 
 
-def result_of(number: int, start: int, stop: int) -> BlockResult:
+def result_of(number: int, start: int, stop: int) -> RangeResult:
     """What a configuration gives on a block: two numbers in 64 are fallbacks, 1/8 s an image."""
     predictions = np.array([predicted(number, image) for image in range(start, stop)], np.int32)
-    return BlockResult(predictions, int((predictions % 64 < 2).sum()), (stop - start) / 8)
+    return RangeResult(predictions, int((predictions % 64 < 2).sum()), (stop - start) / 8)
 
 
 @dataclass
@@ -93,49 +93,50 @@ class Fake:
     def results(self, task: Task) -> Results:
         return [
             Failure(f"{number} fails")
-            if (number, task.start) in self.fails
-            else result_of(number, task.start, task.stop)
+            if (number, task.images.start) in self.fails
+            else result_of(number, task.images.start, task.images.stop)
             for _, number in task.keys
         ]
 
     def close(self) -> None:
-        raise AssertionError("not for `play` to do")
+        raise AssertionError("not for the scheduler to do")
 
 
 @dataclass
 class Round:
-    """One call of `play`, and what it told."""
+    """One call of `Scheduler.evaluate`, and what it reported."""
 
     pool: Fake
     chunks: list[Configs]
     start: int
     stop: int
     batch_size: int
-    coming: int = 0  # about how many configurations `play` is told to expect
-    told: list[dict[Key, Plain]] = field(default_factory=list)
+    coming: int = 0  # about how many configurations the scheduler is told to expect
+    reported: list[dict[Key, Plain]] = field(default_factory=list)
     images: int = 0
 
     def play(self, source: Iterable[Configs] | None = None) -> Round:
-        def images_done(count: int) -> None:
-            self.images += count
-
-        play(
-            lambda: self.pool, self.chunks if source is None else source, "search",
-            self.start, self.stop, self.batch_size, self.finished, images_done,
+        scheduler = Scheduler(lambda: self.pool, self.batch_size)
+        for completed in scheduler.evaluate(
+            self.chunks if source is None else source,
+            ImageRange("search", self.start, self.stop),
             self.coming,
-        )  # fmt: skip
+        ):
+            self.images += completed.image_evaluations
+            if completed.outcomes:
+                self.finished(completed.outcomes)
         assert not self.pool.in_flight
         return self
 
     def finished(self, outcomes: Mapping[Key, Outcome | Failure]) -> None:
         assert outcomes
-        self.told.append({key: plain(outcome) for key, outcome in outcomes.items()})
+        self.reported.append({key: plain(outcome) for key, outcome in outcomes.items()})
 
     @property
     def outcomes(self) -> dict[Key, Plain]:
         out: dict[Key, Plain] = {}
-        for outcomes in self.told:
-            assert not out.keys() & outcomes.keys(), "told twice"
+        for outcomes in self.reported:
+            assert not out.keys() & outcomes.keys(), "reported twice"
             out |= outcomes
         return out
 
@@ -191,7 +192,7 @@ def drawn(seed: int, failures: bool = False, workers: int | None = None) -> Roun
     stop = start + (1, 64, 129, 500, 1300)[seed // 8 % 5]
     chunks = chunks_of(rng, rng.randint(1, 40))
     numbers = [number for chunk in chunks for _, number in chunk]
-    size = batch_size * max(1, BLOCK_IMAGES // batch_size)
+    size = batch_size * max(1, RANGE_IMAGES // batch_size)
     blocks = [(n, s) for n in numbers if n % 3 == 0 for s in range(start, stop, size)]
     fails = frozenset(rng.sample(blocks, (len(blocks) + 1) // 2)) if failures else frozenset()
     drawn_workers = rng.choice([0, 1, 2, 5, 16])
@@ -201,18 +202,18 @@ def drawn(seed: int, failures: bool = False, workers: int | None = None) -> Roun
 
 SEEDS = range(40)  # every size of a batch with every number of images
 
-# --- what is told ---------------------------------------------------------------------------
+# --- what is reported ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_configuration_is_told_once_with_its_predictions_in_image_order(seed: int) -> None:
+def test_every_configuration_is_reported_once_with_its_predictions_in_order(seed: int) -> None:
     done = drawn(seed).play()
     assert done.outcomes == done.expected
     assert done.images == len(done.keys) * (done.stop - done.start)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_neither_workers_nor_the_order_of_completion_change_what_is_told(seed: int) -> None:
+def test_neither_workers_nor_the_order_of_completion_change_what_is_reported(seed: int) -> None:
     first = drawn(seed, failures=True).play()
     for workers, pool_seed in ((0, 1), (1, 2), (2, 3), (2, 4), (7, 5), (64, 6)):
         again = drawn(seed, failures=True, workers=workers)
@@ -222,7 +223,7 @@ def test_neither_workers_nor_the_order_of_completion_change_what_is_told(seed: i
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_configuration_that_fails_is_told_once_and_not_asked_for_again(seed: int) -> None:
+def test_a_configuration_that_fails_is_reported_once_and_not_asked_for_again(seed: int) -> None:
     done = drawn(seed, failures=True).play()
     assert done.outcomes == done.expected
     failed: set[Key] = set()
@@ -234,33 +235,31 @@ def test_a_configuration_that_fails_is_told_once_and_not_asked_for_again(seed: i
         for task, results in entry:
             for key, result in zip(task.keys, results, strict=True):
                 failed |= {key} if isinstance(result, Failure) else set()
-                images += task.stop - task.start if key not in failed else 0
+                images += len(task.images) if key not in failed else 0
     assert failed == {key for key, told in done.outcomes.items() if isinstance(told, Failure)}
     assert done.images == images
 
 
-def test_the_first_failure_is_the_one_that_is_told_and_stops_the_blocks_behind_it() -> None:
+def test_the_first_failure_is_the_one_that_is_reported_and_stops_the_blocks_behind_it() -> None:
     chunk: Configs = {("trial", 0): None, ("trial", 1): None}
     pool = Fake(0, fails=frozenset({(1, 256), (1, 512)}))
     done = Round(pool, [chunk], 0, 10 * 128, 64).play()
-    starts = [task.start for task in pool.tasks for key in task.keys if key == ("trial", 1)]
+    starts = [task.images.start for task in pool.tasks for key in task.keys if key == ("trial", 1)]
     assert starts == [0, 128, 256]
-    assert done.told[0] == {("trial", 1): Failure("1 fails")}
+    assert done.reported[0] == {("trial", 1): Failure("1 fails")}
     assert done.outcomes == done.expected
     assert done.images == 1280 + 256
 
 
-def test_outcomes_are_told_as_soon_as_the_last_block_is_in() -> None:
+def test_outcomes_are_reported_as_soon_as_the_last_block_is_in() -> None:
     chunks: list[Configs] = [{("trial", number): None} for number in range(5)]
     done = Round(Fake(0), chunks, 0, 300, 64)
     blocks_in: list[int] = []
 
-    def finished(outcomes: Mapping[Key, Outcome | Failure]) -> None:
-        blocks_in.append(sum(isinstance(entry, list) for entry in done.pool.log))
-
-    play(
-        lambda: done.pool, chunks, "search", 0, 300, 64, finished, lambda _count: None
-    )
+    scheduler = Scheduler(lambda: done.pool, 64)
+    for completed in scheduler.evaluate(chunks, ImageRange("search", 0, 300)):
+        if completed.outcomes:
+            blocks_in.append(sum(isinstance(entry, list) for entry in done.pool.log))
     assert blocks_in == [3, 6, 9, 12, 15]  # three blocks each, one after the other
 
 
@@ -285,26 +284,27 @@ def test_every_block_of_a_configuration_is_whole_batches_and_submitted_once(
     configs = {key: each for chunk in done.chunks for key, each in chunk.items()}
     blocks: dict[Key, list[tuple[int, int]]] = {key: [] for key in configs}
     for task in done.pool.tasks:
-        assert task.image_set == "search"
-        assert done.start <= task.start < task.stop <= done.stop
-        assert (task.start - done.start) % done.batch_size == 0
-        assert (task.stop - done.start) % done.batch_size == 0 or task.stop == done.stop
+        images = task.images
+        assert images.image_set == "search"
+        assert done.start <= images.start < images.stop <= done.stop
+        assert (images.start - done.start) % done.batch_size == 0
+        assert (images.stop - done.start) % done.batch_size == 0 or images.stop == done.stop
         for key, each in zip(task.keys, task.configs, strict=True):
             assert each == configs[key]
-            blocks[key].append((task.start, task.stop))
+            blocks[key].append((images.start, images.stop))
     for key, mine in blocks.items():
         assert len(set(mine)) == len(mine)
         if not isinstance(done.outcomes[key], Failure):
-            images = [image for start, stop in sorted(mine) for image in range(start, stop)]
-            assert images == list(range(done.start, done.stop))
+            covered = [image for start, stop in sorted(mine) for image in range(start, stop)]
+            assert covered == list(range(done.start, done.stop))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_task_is_bigger_than_is_said(seed: int) -> None:
     done = drawn(seed).play()
     for task in done.pool.tasks:
-        images = task.stop - task.start
-        assert images <= max(BLOCK_IMAGES, done.batch_size)
+        images = len(task.images)
+        assert images <= max(RANGE_IMAGES, done.batch_size)
         assert images * len(task.configs) <= TASK_IMAGES or len(task.configs) == 1
 
 
@@ -331,7 +331,7 @@ def test_tasks_grow_smaller_towards_the_end(workers: int, chunks: int) -> None:
         assert size == 1 or left / size >= TASKS_PER_WORKER * workers
         left -= size
     assert left == 0
-    assert sizes[0] == TASK_IMAGES // BLOCK_IMAGES
+    assert sizes[0] == TASK_IMAGES // RANGE_IMAGES
     assert set(sizes[-TASKS_PER_WORKER * workers :]) == {1}
 
 
@@ -341,7 +341,7 @@ def test_tasks_are_as_big_as_all_that_will_come_makes_them() -> None:
     ]
     alone = Round(Fake(4), chunks, 0, 256, 64).play()
     assert {len(task.configs) for task in alone.pool.tasks} == {1}  # 16 blocks for 4 workers
-    assert BLOCK_IMAGES == 128 and TASK_IMAGES // BLOCK_IMAGES == 4
+    assert RANGE_IMAGES == 128 and TASK_IMAGES // RANGE_IMAGES == 4
     many = Round(Fake(4), chunks, 0, 256, 64, coming=10_000).play()
     assert {len(task.configs) for task in many.pool.tasks} == {4}
     assert alone.outcomes == many.outcomes == many.expected
@@ -354,19 +354,20 @@ def test_what_shares_most_comes_together_and_a_worker_stays_with_its_block() -> 
     chunk: Configs = {("trial", number): config(first) for number, first in enumerate(firsts)}
     chunk |= {("reference", 0): None, ("reference", 1): PruningConfig()}
     done = Round(Fake(2), [chunk], 100, 356, 32, coming=1000).play()
-    assert {task.start for task in done.pool.tasks} == {100, 228}
+    assert {task.images.start for task in done.pool.tasks} == {100, 228}
     for worker, start in ((0, 100), (1, 228)):
-        starts = [task.start for at, task in done.pool.given if at == worker]
+        starts = [task.images.start for at, task in done.pool.given if at == worker]
         own = list(itertools.takewhile(lambda each, start=start: each == start, starts))
         assert len(own) > 2 and start not in starts[len(own) :]  # helps elsewhere only at the end
     for start in (100, 228):
         # From the one end by its worker, from the other by who helps: what lies between is whole.
-        mine = [task for task in done.pool.tasks if task.start == start]
+        mine = [task for task in done.pool.tasks if task.images.start == start]
         for task in mine:
             assert shared_blocks(task) == sorted(shared_blocks(task))
         everything = [blocks for task in mine for blocks in shared_blocks(task)]
         assert sorted(everything) == [0, 0, *sorted(firsts)]
-        own = [task for at, task in done.pool.given if task.start == start and at == start // 200]
+        given = [(at, task) for at, task in done.pool.given if task.images.start == start]
+        own = [task for at, task in given if at == start // 200]
         order = [blocks for task in own for blocks in shared_blocks(task)]
         assert order == [0, 0, *sorted(firsts)][: len(order)]
     assert max(len(task.configs) for task in done.pool.tasks) > 1
@@ -388,7 +389,7 @@ def test_few_blocks_are_taken_up_by_several_workers(workers: int) -> None:
     assert done.outcomes == done.expected
     workers_of: dict[int, set[int]] = {}
     for worker, task in done.pool.given:
-        workers_of.setdefault(task.start, set()).add(worker)
+        workers_of.setdefault(task.images.start, set()).add(worker)
     assert len(workers_of) == 24
     more = sum(len(each) - 1 for each in workers_of.values())
     assert more <= 24 * (workers - 1) / 4  # without a plan it is nearly 24 (workers - 1)
@@ -403,9 +404,7 @@ def unopened() -> Pool:
 
 @pytest.mark.parametrize("source", [[], [{}], [{}, {}, {}]])
 def test_the_pool_is_not_opened_when_there_is_nothing_to_evaluate(source: list[Configs]) -> None:
-    told: list[Any] = []
-    play(unopened, source, "search", 0, 64, 32, told.append, told.append)
-    assert told == []
+    assert list(Scheduler(unopened, 32).evaluate(source, ImageRange("search", 0, 64))) == []
 
 
 def test_the_pool_is_opened_once_there_is_something_to_evaluate() -> None:
@@ -423,7 +422,7 @@ def test_the_pool_is_opened_once_there_is_something_to_evaluate() -> None:
             yield {("trial", number): None} if number == 1 else {}
 
     with pytest.raises(Opened):
-        play(pool, source(), "search", 0, 64, 32, lambda _told: None, lambda _count: None)
+        list(Scheduler(pool, 32).evaluate(source(), ImageRange("search", 0, 64)))
     assert asked == [0, 1]
 
 
@@ -431,7 +430,7 @@ def test_the_pool_is_opened_once_there_is_something_to_evaluate() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_the_source_is_asked_only_when_the_pool_has_room(workers: int, seed: int) -> None:
     done = drawn(seed, workers=workers)
-    block = done.batch_size * max(1, BLOCK_IMAGES // done.batch_size)
+    block = done.batch_size * max(1, RANGE_IMAGES // done.batch_size)
     blocks = math.ceil((done.stop - done.start) / block)
     asked = 0
 
@@ -452,7 +451,7 @@ def test_the_source_is_asked_only_when_the_pool_has_room(workers: int, seed: int
 
 @pytest.mark.parametrize("failures", [False, True])
 @pytest.mark.parametrize("seed", range(10))
-def test_workers_have_work_again_before_anything_is_told(seed: int, failures: bool) -> None:
+def test_workers_have_work_again_before_anything_is_reported(seed: int, failures: bool) -> None:
     done = drawn(seed, failures)
     given: list[Configs] = []
 
@@ -471,7 +470,7 @@ def test_workers_have_work_again_before_anything_is_told(seed: int, failures: bo
 
 
 @pytest.mark.parametrize(("workers", "ahead"), [(0, 1), (1, 3), (4, 15)])
-def test_the_source_may_learn_from_what_was_told(workers: int, ahead: int) -> None:
+def test_the_source_may_learn_from_what_was_reported(workers: int, ahead: int) -> None:
     done = Round(Fake(workers), [], 0, 128, 64)
     behind: list[int] = []
 
@@ -502,7 +501,7 @@ def test_a_source_that_ends_early_still_gets_all_that_it_asked_for() -> None:
 # --- with real work -------------------------------------------------------------------------
 
 
-def test_a_pool_of_this_process_gives_what_its_evaluator_gives_on_all_images(
+def test_a_pool_of_this_process_gives_what_its_model_runner_gives_on_all_images(
     digits: Digits,
 ) -> None:
     too_deep = PruningConfig((PruningLayer(8, 0.5),))
@@ -513,15 +512,18 @@ def test_a_pool_of_this_process_gives_what_its_evaluator_gives_on_all_images(
         ("trial", 2): PruningConfig((PruningLayer(3, 0.6), PruningLayer(7, 0.5, 5, 1))),
     }
     told: dict[Key, Outcome | Failure] = {}
-    images: list[int] = []
+    evaluations = 0
+    images = ImageRange("search", 10, 130)
     job = digits.job(batch_size=48, cache_bytes=50_000_000)
-    pool = InProcessPool(job)
-    play(lambda: pool, [configs], "search", 10, 130, 48, told.update, images.append)
-    assert sum(images) == 3 * 120
+    pool = LocalPool(job)
+    for completed in Scheduler(lambda: pool, 48).evaluate([configs], images):
+        told |= completed.outcomes
+        evaluations += completed.image_evaluations
+    assert evaluations == 3 * 120
     failure = told.pop(("trial", 1))
     assert isinstance(failure, Failure) and "after_block=8" in failure.reason
     for key, outcome in told.items():
-        (whole,) = digits.job(batch_size=48).evaluator().run([configs[key]], "search", 10, 130)
+        (whole,) = digits.job(batch_size=48).model_runner().run([configs[key]], images)
         assert isinstance(outcome, Outcome)
         assert outcome.predictions.tobytes() == whole.predictions.tobytes()
         assert outcome.fallbacks == whole.fallbacks

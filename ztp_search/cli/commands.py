@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from ztp_search.backbones import apply, fvcore_macs, geometry_of
-from ztp_search.backbones.loading import build_model
+from ztp_search.backbones.loading import build_model, load_model
 from ztp_search.cli.resolve import DEFAULTS, data_overrides, worker_options
-from ztp_search.driver.measuring import Measuring
+from ztp_search.driver.evaluator import Evaluator, decode_images
 from ztp_search.driver.progress import Progress
-from ztp_search.driver.session import Session
 from ztp_search.errors import ConfigError, DataError, ZtpError
 from ztp_search.evaluation.runtime import Runtime, resolve_runtime
 from ztp_search.evaluation.scheduler import Outcome
@@ -63,16 +62,15 @@ def evaluate(
         _check_writable(args.predictions)
     runtime = _runtime(args, file)
     progress.stage("loading the model")
-    session = Session.open(sources)
-    counted = flops(session.geometry, file.config)
+    loaded = load_model(sources.model, data_overrides=sources.data_overrides)
+    counted = flops(geometry_of(loaded.model), file.config)
     stated = file.model.get("weights_sha256")
-    if args.model is None and args.weights is None and stated not in (None, _digest(session)):
+    if args.model is None and args.weights is None and stated not in (None, loaded.weights_sha256):
         raise ConfigError(
             f"{args.config} was made with weights {stated[:12]}…, but {sources.model.name} has "
-            f"{_digest(session)[:12]}… here; give the file's weights with --weights"
+            f"{loaded.weights_sha256[:12]}… here; give the file's weights with --weights"
         )
-    progress.stage("decoding images")
-    images = session.decode(progress.images)
+    images = decode_images(sources, loaded, progress)
     store = images.search if image_set == "search" else images.holdout
     measured = (file.provenance.get("data") or {}).get(_COUNTS[image_set], {}).get("sha256")
     if not _other_images(args) and measured not in (None, store.digest):
@@ -80,11 +78,11 @@ def evaluate(
             f"{args.config} was measured on {image_set} images {measured[:12]}…, but "
             f"{sources.data.source} gives {store.digest[:12]}… here; measure on it with --data"
         )
-    with session.workers(runtime, worker_options(args)) as workers:
-        measuring = Measuring(session, workers, runtime, "agreement", progress)
+    options = worker_options(args)
+    with Evaluator(sources, loaded, images, runtime, "agreement", options, progress) as evaluator:
         configs = {"unpruned": None, "pruned": file.config}
-        outcomes = measuring.outcomes(image_set, configs, "evaluating")
-    labels = session.labels(image_set)
+        outcomes = dict(evaluator.outcomes(image_set, configs, "evaluating"))
+    labels = store.labels
     pruned, unpruned = outcomes["pruned"], outcomes["unpruned"]
     if args.predictions is not None:
         _write_predictions(args.predictions, store.names, labels, pruned, unpruned)
@@ -119,10 +117,6 @@ def _runtime(args: argparse.Namespace, file: ConfigFile) -> Runtime:
         args.batch_size or stored.get("batch_size", DEFAULTS["batch_size"]),
         args.threads or stored.get("threads", 1),
     )
-
-
-def _digest(session: Session) -> str:
-    return session.loaded.weights_sha256
 
 
 def _check_writable(path: str) -> None:

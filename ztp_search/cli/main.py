@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -258,8 +259,13 @@ def _only_results_on_stdout() -> contextlib.redirect_stdout[Any]:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"ztp-search: {' '.join(message.split())}", file=sys.stderr)
+    print(f"ztp-search: {as_options(' '.join(message.split()))}", file=sys.stderr)
     return status
+
+
+def as_options(message: str) -> str:
+    """A message that names settings as Python does, `batch_size`, with options: --batch-size."""
+    return re.sub("`([a-z_]+)`", lambda match: "--" + match[1].replace("_", "-"), message)
 
 
 if __name__ == "__main__":

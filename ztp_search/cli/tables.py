@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from ztp_search.pruning.schedules import BASELINES
+from ztp_search.results.documents import OPPONENT
 
 
 def search_tables(document: Mapping[str, Any]) -> RenderableType:
@@ -43,23 +46,25 @@ def search_tables(document: Mapping[str, Any]) -> RenderableType:
 
 def _front(document: Mapping[str, Any]) -> RenderableType:
     objective, points = document["objective"], document["front"]
+    baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in points)]
+    baselines = baselines or [OPPONENT]
     table = _table(
         f"{objective} in % of each budget's winner; accuracy on {points[0]['images']:,} "
         f"{points[0]['image_set']} images, differences in points with 95 % intervals; *: no "
         "winner of fewer GFLOPs is as accurate",
-        "", "GFLOPs", "search", points[0]["image_set"], "− unpruned", "− paper's",
+        "", "GFLOPs", "search", points[0]["image_set"], "− unpruned", *_against(baselines),
     )  # fmt: skip
     for point in points:
         table.add_row(
             f"trial {point['trial']}", f"{point['gflops']:.3g}",
             _percent(point["search_accuracy"]),
             _percent(point["accuracy"]) + ("*" if point["on_front"] else " "),
-            _difference(point, "unpruned"), _difference(point, "paper_schedule"),
+            _difference(point, "unpruned"), *(_difference(point, name) for name in baselines),
         )  # fmt: skip
     table.add_section()
     table.add_row(
         "unpruned", f"{points[0]['unpruned_gflops']:.3g}", "",
-        _percent(points[0]["unpruned_accuracy"]) + " ", "", "",
+        _percent(points[0]["unpruned_accuracy"]) + " ",
     )  # fmt: skip
     line = f"{document['image_evaluations']:,} image evaluations"
     if "seconds" in document:
@@ -93,7 +98,7 @@ def best_table(document: Mapping[str, Any]) -> Table:
     objective = document["objective"]
     table = _table(
         f"Study {document['study']}: {objective} in %, differences in points with 95 % intervals",
-        "trial", "GFLOPs", "search", "s.e.", "holdout", "− paper's", "after blocks",
+        "trial", "GFLOPs", "search", "s.e.", "holdout", *_against([OPPONENT]), "after blocks",
     )  # fmt: skip
     for trial in document["trials"]:
         search, holdout = trial["evidence"]["search"], trial["evidence"].get("holdout")
@@ -103,7 +108,7 @@ def best_table(document: Mapping[str, Any]) -> Table:
             _percent(search[objective]),
             f"{100 * search['standard_error']:.2f}",
             _percent(holdout[objective]) if holdout else "",
-            _difference(holdout, "paper_schedule") if holdout else "",
+            _difference(holdout, OPPONENT) if holdout else "",
             " ".join(str(layer["after_block"]) for layer in trial["config"]["layers"]),
         )
     return table
@@ -155,27 +160,39 @@ def spaces_table(document: Mapping[str, Any]) -> Table:
 
 
 def _holdout_table(holdout: Mapping[str, Any]) -> Table:
-    objective, paper = holdout["objective"], holdout["paper_schedule"]
-    against = f"; paper's: its hand-set schedule, {paper['shape']} retention" if paper else ""
+    objective = holdout["objective"]
+    baselines = {name: holdout[name] for name in BASELINES if name in holdout}
+    about = "".join(
+        f"; {BASELINES[name].label}: {BASELINES[name].about.format(shape=record['shape'])}"
+        for name, record in baselines.items()
+        if record
+    )
     table = _table(
         f"{objective} in % on {holdout['images']:,} holdout images, which chose nothing; "
-        f"differences in points with 95 % intervals{against}",
-        "", "GFLOPs", "search", "holdout", "− unpruned", "− paper's",
+        f"differences in points with 95 % intervals{about}",
+        "", "GFLOPs", "search", "holdout", "− unpruned", *_against(baselines),
     )  # fmt: skip
-    table.add_row("unpruned", "", "", _percent(holdout["unpruned"][objective]), "", "")
-    if paper:
-        table.add_row(
-            "paper's", f"{paper['gflops']['total']:.3g}", "",
-            _percent(paper[objective]), _difference(paper, "unpruned"), "",
-        )  # fmt: skip
+    table.add_row("unpruned", "", "", _percent(holdout["unpruned"][objective]))
+    for name, record in baselines.items():
+        if record:
+            table.add_row(
+                BASELINES[name].label, f"{record['gflops']['total']:.3g}", "",
+                _percent(record[objective]), _difference(record, "unpruned"),
+            )  # fmt: skip
     table.add_section()
-    for candidate in holdout["candidates"]:
+    for finalist in holdout["candidates"]:
         table.add_row(
-            f"trial {candidate['trial']}", f"{candidate['gflops']['total']:.3g}",
-            _percent(candidate[f"search_{objective}"]), _percent(candidate[objective]),
-            _difference(candidate, "unpruned"), _difference(candidate, "paper_schedule"),
+            f"trial {finalist['trial']}", f"{finalist['gflops']['total']:.3g}",
+            _percent(finalist[f"search_{objective}"]), _percent(finalist[objective]),
+            _difference(finalist, "unpruned"),
+            *(_difference(finalist, name) for name in baselines),
         )  # fmt: skip
     return table
+
+
+def _against(baselines: Iterable[str]) -> list[str]:
+    """Column titles of the differences from baselines."""
+    return [f"− {BASELINES[name].label}" for name in baselines]
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -1,8 +1,12 @@
-"""What trials are compared with: the unpruned model and the paper's schedule.
+"""What trials are compared with: the unpruned model and baselines such as the paper's schedule.
 
-On the search images they are references; on the holdout images the best few are measured beside
+On the search images they are references; on the holdout images the finalists are evaluated beside
 them. What chose the winner never reports it: holdout images have no part in any choice. Each
-result is stored as soon as it is there, so nothing is measured twice.
+result is stored as soon as it is there, so nothing is evaluated twice.
+
+The study's attribute "reference" holds `unpruned` and each baseline by its name on the search
+images; "holdout" holds these on holdout, and `candidates`: the finalists, by digest of their
+configuration. A baseline that does not fit the model or budget is None.
 """
 
 from __future__ import annotations
@@ -10,115 +14,128 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ztp_search.driver.measuring import Measuring
-from ztp_search.driver.objective import pack, unpack_bits, unpack_predictions
+from ztp_search.driver.evaluator import Evaluator
+from ztp_search.driver.packing import pack, unpack_bits, unpack_predictions
 from ztp_search.evaluation.scheduler import Outcome
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import flops
-from ztp_search.pruning.schedules import SHAPES, paper_schedule
+from ztp_search.pruning.schedules import BASELINES
 from ztp_search.racing import Correct, accuracy, paired_difference, standard_error
 from ztp_search.study import StoredTrial, Study
 
+STAGE = "confirming on holdout"
 
-def store_unpruned(measuring: Measuring, study: Study) -> None:
-    """The unpruned model on the search images, as the study's reference."""
+
+def evaluate_unpruned(evaluator: Evaluator, study: Study) -> None:
+    """Evaluate the unpruned model on the search images, as the study's reference."""
     reference = study.attributes().get("reference")
     if reference is not None:
-        measuring.know("search", unpack_predictions(reference["unpruned"]["predictions"]))
+        stored = unpack_predictions(reference["unpruned"]["predictions"])
+        evaluator.use_unpruned("search", stored)
         return
-    before = measuring.image_evaluations
-    unpruned = measuring.unpruned("search")
-    value = accuracy(measuring.judge("search", unpruned))
+    before = evaluator.image_evaluations
+    unpruned = evaluator.unpruned("search")
+    value = accuracy(evaluator.score("search", unpruned))
     reference = {
         "images": len(unpruned),
-        "image_evaluations": measuring.image_evaluations - before,
-        "unpruned": {measuring.objective: value, "predictions": pack(unpruned)},
+        "image_evaluations": evaluator.image_evaluations - before,
+        "unpruned": {evaluator.objective.name: value, "predictions": pack(unpruned)},
     }
     study.set_attribute("reference", reference)
 
 
-def measure_paper_schedule(measuring: Measuring, study: Study, budget: Budget) -> None:
-    """The paper's schedule on the search images.
+def evaluate_baselines(evaluator: Evaluator, study: Study, budget: Budget) -> None:
+    """Evaluate the baselines on the search images.
 
-    Of its shapes the one that does better on these images stands for the paper, which makes it
-    the stronger opponent.
+    Of a baseline's shapes the one that does best on these images stands for it, which makes it
+    the strongest opponent.
     """
     reference = study.attributes()["reference"]
-    if "paper_schedule" in reference:
-        return
-    objective, geometry = measuring.objective, measuring.session.geometry
-    schedules = {shape: paper_schedule(geometry, budget, shape) for shape in SHAPES}
-    configs = {shape: config for shape, config in schedules.items() if config is not None}
-    reference["paper_schedule"] = None
-    if configs:
-        outcomes = measuring.outcomes("search", configs, "measuring the paper's schedule")
-        values = {
-            shape: accuracy(measuring.judge("search", outcome.predictions))
-            for shape, outcome in outcomes.items()
-        }
-        best = max(configs, key=lambda shape: values[shape])
-        reference["image_evaluations"] += measuring.images("search") * len(configs)
-        reference["paper_schedule"] = {
-            "shape": best,
-            "config": configs[best].to_dict(),
-            "gflops": flops(geometry, configs[best]).gflops(),
-            objective: values[best],
-        }
-    study.set_attribute("reference", reference)
+    objective, geometry = evaluator.objective.name, evaluator.geometry
+    for name, baseline in BASELINES.items():
+        if name in reference:
+            continue
+        configs = baseline.schedules(geometry, budget)
+        record: dict[str, Any] | None = None
+        if configs:
+            stage = f"evaluating {baseline.title}"
+            values = {
+                shape: accuracy(evaluator.score("search", outcome.predictions))
+                for shape, outcome in evaluator.outcomes("search", configs, stage)
+            }
+            best = max(configs, key=lambda shape: values[shape])
+            reference["image_evaluations"] += evaluator.image_count("search") * len(configs)
+            record = {
+                "shape": best,
+                "config": configs[best].to_dict(),
+                "gflops": flops(geometry, configs[best]).gflops(),
+                objective: values[best],
+            }
+        reference[name] = record
+        study.set_attribute("reference", reference)
 
 
-def confirm(measuring: Measuring, study: Study, best: Sequence[StoredTrial]) -> None:
-    """Measure the best few on holdout beside both references, and store it with the study.
+def confirm_finalists(
+    evaluator: Evaluator, study: Study, finalists: Sequence[StoredTrial]
+) -> None:
+    """Evaluate the finalists on holdout beside the unpruned model and the baselines.
 
-    The attribute "holdout" holds `unpruned`, `paper_schedule` and `candidates` by digest of
-    their configuration, each with paired 95 % intervals against both references.
+    Each gets paired 95 % intervals against all of these.
     """
-    objective = measuring.objective
     attributes = study.attributes()
-    paper = attributes["reference"]["paper_schedule"]
     holdout: dict[str, Any] = attributes.get("holdout") or {
-        "images": measuring.images("holdout"), "image_evaluations": 0, "candidates": {},
+        "images": evaluator.image_count("holdout"), "image_evaluations": 0, "candidates": {},
     }  # fmt: skip
-    if "unpruned" in holdout:
-        measuring.know("holdout", unpack_predictions(holdout["unpruned"]["predictions"]))
-    else:
-        before = measuring.image_evaluations
-        unpruned = measuring.unpruned("holdout")
-        record = _record(objective, measuring.judge("holdout", unpruned), {})
-        holdout["unpruned"] = record | {"predictions": pack(unpruned)}
-        holdout["image_evaluations"] += measuring.image_evaluations - before
-        study.set_attribute("holdout", holdout)
-    unpruned = measuring.unpruned("holdout")
-    against = {"unpruned": measuring.judge("holdout", unpruned)}
+    _evaluate_unpruned_on_holdout(evaluator, study, holdout)
+    against = {"unpruned": evaluator.score("holdout", evaluator.unpruned("holdout"))}
+    for name in BASELINES:
+        if name not in holdout:
+            stored = attributes["reference"][name]
+            holdout[name] = None
+            if stored is not None:
+                config = PruningConfig.from_dict(stored["config"])
+                ((_, outcome),) = evaluator.outcomes("holdout", {name: config}, STAGE)
+                correct = evaluator.score("holdout", outcome.predictions)
+                holdout[name] = stored | _record(evaluator.objective.name, correct, against)
+                holdout["image_evaluations"] += len(correct)
+            study.set_attribute("holdout", holdout)
+    for name in BASELINES:
+        if holdout[name] is not None:
+            against[name] = unpack_bits(holdout[name]["correct"], holdout["images"])
 
-    def take(name: str, outcome: Outcome) -> None:
-        correct = measuring.judge("holdout", outcome.predictions)
-        record = _record(objective, correct, against)
-        if name == "paper_schedule":
-            holdout["paper_schedule"] = paper | record
-        else:
-            agreement = accuracy(outcome.predictions == unpruned)
-            holdout["candidates"][name] = record | {"agreement": agreement}
-        holdout["image_evaluations"] += len(correct)
-        study.set_attribute("holdout", holdout)
-
-    if "paper_schedule" not in holdout:
-        if paper is None:
-            holdout["paper_schedule"] = None
-        else:
-            config = PruningConfig.from_dict(paper["config"])
-            measuring.outcomes("holdout", {"paper_schedule": config}, STAGE, take)
-    if holdout["paper_schedule"] is not None:
-        correct = unpack_bits(holdout["paper_schedule"]["correct"], holdout["images"])
-        against["paper_schedule"] = correct
-    missing = {t.config.digest(): t.config for t in best}
+    missing = {trial.config.digest(): trial.config for trial in finalists}
     missing = {n: config for n, config in missing.items() if n not in holdout["candidates"]}
-    if missing:
-        measuring.outcomes("holdout", missing, STAGE, take)
+    if not missing:
+        return
+    for digest, outcome in evaluator.outcomes("holdout", missing, STAGE):
+        holdout["candidates"][digest] = _finalist(evaluator, outcome, against)
+        holdout["image_evaluations"] += holdout["images"]
+        study.set_attribute("holdout", holdout)
 
 
-STAGE = "confirming on holdout"
+def _evaluate_unpruned_on_holdout(
+    evaluator: Evaluator, study: Study, holdout: dict[str, Any]
+) -> None:
+    if "unpruned" in holdout:
+        stored = unpack_predictions(holdout["unpruned"]["predictions"])
+        evaluator.use_unpruned("holdout", stored)
+        return
+    before = evaluator.image_evaluations
+    unpruned = evaluator.unpruned("holdout")
+    record = _record(evaluator.objective.name, evaluator.score("holdout", unpruned), {})
+    holdout["unpruned"] = record | {"predictions": pack(unpruned)}
+    holdout["image_evaluations"] += evaluator.image_evaluations - before
+    study.set_attribute("holdout", holdout)
+
+
+def _finalist(
+    evaluator: Evaluator, outcome: Outcome, against: Mapping[str, Correct]
+) -> dict[str, Any]:
+    correct = evaluator.score("holdout", outcome.predictions)
+    record = _record(evaluator.objective.name, correct, against)
+    unpruned = evaluator.unpruned("holdout")
+    return record | {"agreement": accuracy(outcome.predictions == unpruned)}
 
 
 def _record(objective: str, correct: Correct, against: Mapping[str, Correct]) -> dict[str, Any]:

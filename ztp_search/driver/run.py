@@ -1,7 +1,7 @@
 """The search: sample under the budget, race on workers, store, confirm on holdout.
 
-`run` makes every decision; workers only evaluate. Several budgets are one study each and share
-the model, the images, the workers, what these keep, and the unpruned model's results. Read
+`run` makes every decision; workers only evaluate. Several budgets are one study each, and share
+the model, the images, the workers with their caches, and the unpruned model's results. Read
 downward: the flow, then what each step adds.
 """
 
@@ -14,16 +14,17 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from ztp_search.data import ImageSets
-from ztp_search.driver.confirm import confirm, measure_paper_schedule, store_unpruned
-from ztp_search.driver.measuring import Measuring
-from ztp_search.driver.objective import check_labels
+from ztp_search.backbones import geometry_of
+from ztp_search.backbones.loading import load_model
+from ztp_search.driver.confirm import confirm_finalists, evaluate_baselines, evaluate_unpruned
+from ztp_search.driver.evaluator import Evaluator, check_labels, decode_images
 from ztp_search.driver.progress import Progress
-from ztp_search.driver.session import Session
-from ztp_search.driver.trials import Trials, Wanted
+from ztp_search.driver.trials import TrialRunner
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import Runtime, resolve_runtime
+from ztp_search.objectives import OBJECTIVES
 from ztp_search.pruning.budget import parse_budget
+from ztp_search.pruning.cost import Geometry
 from ztp_search.racing import RACING
 from ztp_search.results.documents import search_document, several_document
 from ztp_search.settings import Settings
@@ -34,25 +35,32 @@ PACKAGES = ("ztp-search", "torch", "timm", "optuna", "ray", "numpy")
 
 
 def run(settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Search, or resume the search, and confirm the best on holdout.
+    """Search, or resume the search, and confirm the finalists on holdout.
 
-    Returns the document that `--json` prints: of one study, or of several. Raises ZtpError for
-    the user's mistakes, found before any work where they can be, and WorkerError where
-    evaluation fails for good.
+    Returns:
+        The document that `--json` prints: of one study, or of several.
+
+    Raises:
+        ZtpError: the user's mistake, found before any work where it can be.
+        WorkerError: evaluation fails for good.
     """
     began = time.monotonic()
     progress.stage("loading the model")
-    session = Session.open(settings.sources)
-    decoders = {budget: _decoder(settings, session, budget) for budget in settings.studies}
+    sources = settings.sources
+    loaded = load_model(sources.model, data_overrides=sources.data_overrides)
+    geometry = geometry_of(loaded.model)
+    decoders = {budget: _decoder(settings, geometry, budget) for budget in settings.studies}
     runtime = _runtime(settings)
-    progress.stage("decoding images")
-    images = session.decode(progress.images)
-    check_labels(images, settings.objective)
+    images = decode_images(sources, loaded, progress)
+    check_labels(images, OBJECTIVES[settings.objective])
     with ExitStack() as held:
-        workers = held.enter_context(session.workers(runtime, settings.workers))
-        measuring = Measuring(session, workers, runtime, settings.objective, progress)
+        evaluator = held.enter_context(
+            Evaluator(
+                sources, loaded, images, runtime, settings.objective, settings.workers, progress
+            )
+        )
         studies = {
-            budget: held.enter_context(_open_study(settings, measuring, images, budget, decoder))
+            budget: held.enter_context(_open_study(settings, evaluator, budget, decoder))
             for budget, decoder in decoders.items()
         }
         searching = time.monotonic()
@@ -63,7 +71,7 @@ def run(settings: Settings, progress: Progress) -> dict[str, Any]:
             if settings.timeout is not None:
                 spent = time.monotonic() - searching if done else 0.0
                 seconds = max(0.0, settings.timeout - spent) / (len(studies) - done)
-            _search(settings, measuring, study, decoders[budget], seconds)
+            _search(settings, evaluator, study, decoders[budget], seconds)
         seconds = time.monotonic() - began
         documents = [search_document(study) for study in studies.values()]
     if len(documents) == 1:
@@ -73,35 +81,26 @@ def run(settings: Settings, progress: Progress) -> dict[str, Any]:
 
 def _search(
     settings: Settings,
-    measuring: Measuring,
+    evaluator: Evaluator,
     study: Study,
     decoder: Decoder,
     seconds: float | None,
 ) -> None:
     """One budget: references, trials, confirmation."""
     study.take_turn()
-    store_unpruned(measuring, study)
-    wanted = Wanted(
-        trials=settings.trials,
-        sampler=settings.sampler,
-        seed=settings.sources.seed,
-        racing=settings.racing,
-        finalists=settings.candidates,
-        refine=settings.refine,
-        seconds=seconds,
-    )
-    Trials(wanted, measuring, study, decoder).run()
-    best = study.best(settings.candidates)
-    if not best:
+    evaluate_unpruned(evaluator, study)
+    TrialRunner(settings, evaluator, study, decoder, seconds).run()
+    finalists = study.best(settings.candidates)
+    if not finalists:
         raise StudyError(_nothing_complete(study))
-    measure_paper_schedule(measuring, study, decoder.budget)
-    if measuring.images("holdout"):
-        confirm(measuring, study, best)
+    evaluate_baselines(evaluator, study, decoder.budget)
+    if evaluator.image_count("holdout"):
+        confirm_finalists(evaluator, study, finalists)
 
 
-def _decoder(settings: Settings, session: Session, budget: str) -> Decoder:
-    parsed = parse_budget(budget, session.geometry, settings.tolerance, settings.budget_counts)
-    return Decoder(settings.space, session.geometry, parsed)
+def _decoder(settings: Settings, geometry: Geometry, budget: str) -> Decoder:
+    parsed = parse_budget(budget, geometry, settings.tolerance, settings.budget_counts)
+    return Decoder(settings.space, geometry, parsed)
 
 
 def _runtime(settings: Settings) -> Runtime:
@@ -123,24 +122,20 @@ def _runtime(settings: Settings) -> Runtime:
 
 
 def _open_study(
-    settings: Settings,
-    measuring: Measuring,
-    images: ImageSets,
-    budget: str,
-    decoder: Decoder,
+    settings: Settings, evaluator: Evaluator, budget: str, decoder: Decoder
 ) -> Study:
     """Open the study under the contract that a resume must match."""
-    session = measuring.session
-    rungs = RACING[settings.racing].rungs(len(images.search), measuring.runtime.batch_size)
+    loaded, images = evaluator.loaded, evaluator.images
+    rungs = RACING[settings.racing].rungs(len(images.search), evaluator.runtime.batch_size)
     contract = {
         **settings.contract(),
-        "geometry": dataclasses.asdict(session.geometry),
-        "weights_sha256": session.loaded.weights_sha256,
+        "geometry": dataclasses.asdict(evaluator.geometry),
+        "weights_sha256": loaded.weights_sha256,
         "budget": dataclasses.asdict(decoder.budget),
         "racing": {"rule": settings.racing, "rungs": list(rungs)},
         "images": {"count": len(images.search), "sha256": images.search.digest},
         "holdout": {"count": len(images.holdout), "sha256": images.holdout.digest},
-        "runtime": dataclasses.asdict(measuring.runtime),
+        "runtime": dataclasses.asdict(evaluator.runtime),
     }
     study = Study.open(
         settings.storage,
@@ -157,7 +152,7 @@ def _open_study(
             "model": dataclasses.asdict(sources.model),
             "data": {
                 **dataclasses.asdict(sources.data),
-                "config": session.loaded.data_config,
+                "config": loaded.data_config,
                 "seed": sources.seed,
                 "skip_unreadable": sources.skip_unreadable,
                 "unreadable": images.unreadable,
@@ -174,4 +169,4 @@ def _open_study(
 def _nothing_complete(study: Study) -> str:
     reasons = [t.attrs["failure"] for t in study.trials() if t.state == "failed"]
     why = f"; the first failed with: {reasons[0]}" if reasons else ""
-    return f"no trial of study {study.name!r} is complete{why}; allow more --trials or --timeout"
+    return f"no trial of study {study.name!r} is complete{why}; allow more `trials` or `timeout`"

@@ -1,7 +1,7 @@
 """The trials of one study: cohort after cohort, from the samplers to the database.
 
 Which trial numbers form a cohort, and which sampler proposes them, is stored in the study before
-the cohort begins ("cohorts"), so a resume finds the same cohorts, and more --trials or --refine
+the cohort begins ("cohorts"). So a resume finds the same cohorts, and more `trials` or `refine`
 only add to them.
 """
 
@@ -11,44 +11,32 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from ztp_search.driver.cohort import Cohort, Entry
-from ztp_search.driver.measuring import Measuring
+from ztp_search.driver.cohort import Cohort
+from ztp_search.driver.evaluator import Evaluator
 from ztp_search.driver.progress import Status
+from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.racing import RACING, Correct, cost_to_come
 from ztp_search.samplers import SAMPLERS, Refine, Sampler, Seen
+from ztp_search.settings import Settings
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import NewTrial, Study
 
 REFINE = "refine"
-CHUNK_PER_WORKER, LEAST_CHUNK, MOST_CHUNK = 16, 32, 256
+CHUNK_PER_WORKER, SMALLEST_CHUNK, LARGEST_CHUNK = 16, 32, 256
 """Trials that are proposed and started at a time: two tenths of a second of the driver at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is asked of a study.
-
-    trials: proposed by `sampler`; refine: more of them around the best. racing: a name of RACING.
-    finalists: how many of the best halving never stops. seconds: after which nothing new starts,
-    but for the first chunk of a study.
-    """
-
-    trials: int
-    sampler: str
-    seed: int
-    racing: str
-    finalists: int
-    refine: int = 0
-    seconds: float | None = None
-
-
 @dataclass(slots=True)
-class Planned:
-    """Trials start to stop - 1 are one cohort, proposed by `sampler` ("refine": around the best).
+class CohortPlan:
+    """Trials start to stop - 1 are one cohort.
 
-    finalists: as they were asked for when it began. exhausted: it ended because the sampler found
-    no further configuration, and so is not asked again.
+    Attributes:
+        sampler: proposes them; "refine" proposes around the best.
+        start, stop: trial numbers.
+        finalists: as it was asked for when the cohort began.
+        exhausted: the cohort ended because the sampler found no further configuration, and so is
+            not asked again.
     """
 
     sampler: str
@@ -58,143 +46,170 @@ class Planned:
     exhausted: bool = False
 
 
-class Trials:
-    """Runs what is missing of a study; `run` returns when all that is wanted is finished."""
+class TrialRunner:
+    """Runs the trials that a study still lacks.
+
+    Args:
+        settings: how many trials, by which sampler, and how they race.
+        evaluator: evaluates them.
+        study: holds those that were run before, and stores the new ones.
+        decoder: turns the samplers' points into configurations that meet the budget.
+        seconds: after which nothing new starts, except the first chunk of a study; None: no limit.
+    """
 
     def __init__(
-        self, wanted: Wanted, measuring: Measuring, study: Study, decoder: Decoder
+        self,
+        settings: Settings,
+        evaluator: Evaluator,
+        study: Study,
+        decoder: Decoder,
+        seconds: float | None,
     ) -> None:
-        self.wanted = wanted
-        self.measuring = measuring
+        self.settings = settings
+        self.evaluator = evaluator
         self.study = study
-        self.decoder = decoder
-        self.racing = RACING[wanted.racing]
-        self.plan = [Planned(**each) for each in study.attributes().get("cohorts", [])]
-        seen = Seen()
+        self.seconds = seconds
+        self.racing = RACING[settings.racing]
+        self.plans = [CohortPlan(**each) for each in study.attributes().get("cohorts", [])]
+        self.wanted = {settings.sampler: settings.trials, REFINE: settings.refine}
+        seen, seed = Seen(), settings.sources.seed
         self.samplers: dict[str, Sampler] = {
-            wanted.sampler: SAMPLERS[wanted.sampler](decoder, wanted.seed, seen),
-            REFINE: Refine(decoder, wanted.seed, seen),
+            settings.sampler: SAMPLERS[settings.sampler](decoder, seed, seen),
+            REFINE: Refine(decoder, seed, seen),
         }
-        self.stored = {trial.number: Entry.of(trial) for trial in study.trials()}
+        self.stored = {trial.number: RacingTrial.from_stored(trial) for trial in study.trials()}
         self.complete: dict[int, Correct] = {}
         self.best: tuple[int, float] | None = None
         self.finished = 0
-        self.began = time.monotonic()
-        self.before = measuring.image_evaluations
+        self._began = time.monotonic()
+        self._evaluations_before = evaluator.image_evaluations
 
     def run(self) -> None:
-        """Raises what `Cohort.run` raises."""
-        for planned in self._cohorts():
-            self._race(planned)
+        """Run until all trials that are asked for are finished, or time is up.
 
-    def _cohorts(self) -> Iterator[Planned]:
+        Raises:
+            ZtpError: a configuration needs more memory than there is.
+            WorkerError: workers are lost for good.
+        """
+        for plan in self._cohorts():
+            self._race(plan)
+
+    def _cohorts(self) -> Iterator[CohortPlan]:
         """Those that are stored, then those that are missing."""
-        yield from list(self.plan)
+        yield from list(self.plans)
         while True:
-            have = {name: sum(p.stop - p.start for p in self.plan if p.sampler == name)
-                    for name in self.samplers}  # fmt: skip
-            missing = {self.wanted.sampler: self.wanted.trials, REFINE: self.wanted.refine}
-            missing = {name: n - have[name] for name, n in missing.items()}
-            exhausted = {planned.sampler for planned in self.plan if planned.exhausted}
+            planned = {
+                name: sum(plan.stop - plan.start for plan in self.plans if plan.sampler == name)
+                for name in self.samplers
+            }
+            missing = {name: count - planned[name] for name, count in self.wanted.items()}
+            exhausted = {plan.sampler for plan in self.plans if plan.exhausted}
             left = [name for name, n in missing.items() if n > 0 and name not in exhausted]
-            if not left or (self.plan and self._seconds_left() == 0.0):
+            if not left or (self.plans and self._seconds_left() == 0.0):
                 return
             size = self.samplers[left[0]].generation or missing[left[0]]
-            start = self.plan[-1].stop if self.plan else 0
+            start = self.plans[-1].stop if self.plans else 0
             stop = start + min(size, missing[left[0]])
-            self.plan.append(Planned(left[0], start, stop, self.wanted.finalists))
-            self._store_plan()
-            yield self.plan[-1]
+            self.plans.append(CohortPlan(left[0], start, stop, self.settings.candidates))
+            self._store_plans()
+            yield self.plans[-1]
 
-    def _race(self, planned: Planned) -> None:
-        numbers = range(planned.start, planned.stop)
-        entries = [entry for number, entry in sorted(self.stored.items()) if number in numbers]
-        for entry in entries:
-            self.samplers[planned.sampler].remember(entry.config)
+    def _race(self, plan: CohortPlan) -> None:
+        numbers = range(plan.start, plan.stop)
+        trials = [trial for number, trial in sorted(self.stored.items()) if number in numbers]
+        for trial in trials:
+            self.samplers[plan.sampler].remember(trial.config)
         cohort = Cohort(
-            self.measuring, self.study, self.racing, dict(self.complete), planned.finalists,
-            len(numbers), entries,
+            self.evaluator, self.study, self.racing, dict(self.complete), plan.finalists,
+            len(numbers), trials,
         )  # fmt: skip
-        cohort.tell = lambda: self._tell(cohort)
-        cohort.completed = self._completed
-        if len(entries) < len(numbers) or any(entry.state == "running" for entry in entries):
-            cohort.run(self._proposals(planned, planned.start + len(entries), cohort))
-        self._learn(planned, [cohort.entries[number] for number in sorted(cohort.entries)])
+        if len(trials) < len(numbers) or cohort.running:
+            for complete in cohort.run(self._proposals(plan, plan.start + len(trials), cohort)):
+                for trial in complete:
+                    self._note_best(trial)
+                self._report(cohort)
+        self._learn(plan, [cohort.trials[number] for number in sorted(cohort.trials)])
 
-    def _proposals(self, planned: Planned, first: int, cohort: Cohort) -> Iterator[list[Entry]]:
+    def _proposals(
+        self, plan: CohortPlan, first: int, cohort: Cohort
+    ) -> Iterator[list[RacingTrial]]:
         """New trials from number `first` on, stored as running, some at a time."""
-        sampler = self.samplers[planned.sampler]
+        sampler = self.samplers[plan.sampler]
         share = self.racing.share_of_first_rung(cohort.rungs) if sampler.generation is None else 1.0
-        size = CHUNK_PER_WORKER * self.measuring.pool().workers
-        self.measuring.progress.stage("trials")
-        size = min(max(size, LEAST_CHUNK), MOST_CHUNK)
-        for start in range(first, planned.stop, size):
-            if self._seconds_left(share) == 0.0 and start > planned.start:
-                return self._cut(planned, start)
+        size = CHUNK_PER_WORKER * self.evaluator.pool().workers
+        size = min(max(size, SMALLEST_CHUNK), LARGEST_CHUNK)
+        self.evaluator.progress.stage("trials")
+        for start in range(first, plan.stop, size):
+            if self._seconds_left(share) == 0.0 and start > plan.start:
+                return self._end_early(plan, start)
             chunk = []
-            for number in range(start, min(start + size, planned.stop)):
+            for number in range(start, min(start + size, plan.stop)):
                 proposal = sampler.propose(number)
                 if proposal is None:
-                    planned.exhausted = True
-                    self.measuring.progress.note(
+                    plan.exhausted = True
+                    self.evaluator.progress.note(
                         f"the space holds no configuration beyond the first {number} at this budget"
                     )
                     break
-                chunk.append(Entry(number, proposal.config, proposal.point))
-            self.study.start([self._new(entry) for entry in chunk])
+                chunk.append(RacingTrial(number, proposal.config, proposal.point))
+            self.study.start([self._new(trial) for trial in chunk])
             if chunk:
                 yield chunk
-            if planned.exhausted:
-                return self._cut(planned, start + len(chunk))
+            if plan.exhausted:
+                return self._end_early(plan, start + len(chunk))
 
-    def _new(self, entry: Entry) -> NewTrial:
-        attrs = cost_dict(flops(self.measuring.session.geometry, entry.config))
-        return NewTrial(entry.number, entry.config, attrs | {"point": list(entry.point)})
+    def _new(self, trial: RacingTrial) -> NewTrial:
+        attrs = cost_dict(flops(self.evaluator.geometry, trial.config))
+        return NewTrial(trial.number, trial.config, attrs | {"point": list(trial.point)})
 
-    def _cut(self, planned: Planned, stop: int) -> None:
-        """A cohort ends early: time is up, or the space is exhausted."""
-        planned.stop = stop
-        self._store_plan()
+    def _end_early(self, plan: CohortPlan, stop: int) -> None:
+        """End a cohort before its planned number of trials: time is up, or the space exhausted."""
+        plan.stop = stop
+        self._store_plans()
 
-    def _learn(self, planned: Planned, entries: Sequence[Entry]) -> None:
-        if not entries:
+    def _learn(self, plan: CohortPlan, trials: Sequence[RacingTrial]) -> None:
+        """Give the samplers what came of a finished cohort."""
+        if not trials:
             return
-        points, values = [e.point for e in entries], [e.told for e in entries]
-        for name in {planned.sampler, REFINE}:
-            self.samplers[name].learn(planned.start, points, values)
-        for entry in entries:
+        points, values = [t.point for t in trials], [t.sampler_value for t in trials]
+        for name in {plan.sampler, REFINE}:
+            self.samplers[name].learn(plan.start, points, values)
+        for trial in trials:
             self.finished += 1
-            if entry.state == "complete":
-                self.complete[entry.number] = entry.correct
-                self._completed(entry)
+            if trial.state == "complete":
+                self.complete[trial.number] = trial.correct
+                self._note_best(trial)
 
-    def _completed(self, entry: Entry) -> None:
-        """A trial has seen all images: it may be the best so far."""
-        assert entry.value is not None
-        if self.best is None or (-entry.value, entry.number) < (-self.best[1], self.best[0]):
-            self.best = entry.number, entry.value
+    def _note_best(self, trial: RacingTrial) -> None:
+        """Take a trial that has seen all images for the best so far, if it is."""
+        value = trial.value
+        assert value is not None  # as it is complete
+        if self.best is None or (-value, trial.number) < (-self.best[1], self.best[0]):
+            self.best = trial.number, value
 
-    def _store_plan(self) -> None:
-        self.study.set_attribute("cohorts", [asdict(each) for each in self.plan])
+    def _store_plans(self) -> None:
+        self.study.set_attribute("cohorts", [asdict(plan) for plan in self.plans])
 
     def _seconds_left(self, share: float = 1.0) -> float:
         """Until nothing new may start; infinite without a limit."""
-        if self.wanted.seconds is None:
+        if self.seconds is None:
             return float("inf")
-        return max(0.0, share * self.wanted.seconds - (time.monotonic() - self.began))
+        return max(0.0, share * self.seconds - (time.monotonic() - self._began))
 
-    def _tell(self, cohort: Cohort) -> None:
-        elapsed = time.monotonic() - self.began
-        speed = (self.measuring.image_evaluations - self.before) / elapsed if elapsed else 0.0
-        done = self.finished + len(cohort.entries) - cohort.running
-        total = max(self.wanted.trials + self.wanted.refine, done)
-        images = cohort.images_to_come()
-        later = max(0, total - self.finished - len(cohort.entries))
+    def _report(self, cohort: Cohort) -> None:
+        """Say how far the trials are."""
+        elapsed = time.monotonic() - self._began
+        evaluations = self.evaluator.image_evaluations - self._evaluations_before
+        speed = evaluations / elapsed if elapsed else 0.0
+        done = self.finished + len(cohort.trials) - cohort.running
+        total = max(sum(self.wanted.values()), done)
+        images = cohort.remaining_images()
+        later = max(0, total - self.finished - len(cohort.trials))
         images += cost_to_come(later, cohort.rungs, 0, self.racing.halving)
         left = images / speed if speed > 0 else None
-        if left is not None and self.wanted.seconds is not None:
+        if left is not None and self.seconds is not None:
             left = min(left, self._seconds_left())
-        self.measuring.progress.trials(
+        self.evaluator.progress.trials(
             Status(
                 done=done, total=total, running=cohort.running, rung=cohort.rung + 1,
                 rungs=len(cohort.rungs), images_per_second=speed, best=self.best,

@@ -9,14 +9,14 @@ import torch
 from ztp_search.evaluation.tasks import Job, Results, Task, evaluate_task
 
 
-class InProcessPool:
-    """The same work in this process."""
+class LocalPool:
+    """Evaluates every task in this process when its result is asked for."""
 
     workers = 0
 
     def __init__(self, job: Job) -> None:
         self._threads = torch.get_num_threads()
-        self._evaluator = job.evaluator()
+        self._runner = job.model_runner()
         self._tasks: collections.deque[Task] = collections.deque()
 
     @property
@@ -32,7 +32,7 @@ class InProcessPool:
 
     def finished(self) -> list[tuple[Task, Results]]:
         task = self._tasks.popleft()
-        return [(task, evaluate_task(self._evaluator, task))]
+        return [(task, evaluate_task(self._runner, task))]
 
     def close(self) -> None:
         torch.set_num_threads(self._threads)

@@ -1,4 +1,4 @@
-"""Per-image results of one configuration on one block of images."""
+"""The model on one worker: configurations evaluated on a range of images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from ztp_search.backbones import Trunk, pruner_of
 from ztp_search.data import normalise
+from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.runtime import DTYPES, Runtime
+from ztp_search.objectives import Objective, Predictions
 from ztp_search.pruning.config import PruningConfig
 
 
@@ -39,25 +41,34 @@ CLOCKS: Mapping[str, Clock] = {
 
 
 @dataclass(frozen=True, slots=True)
-class BlockResult:
-    """What one configuration gave on images start to stop.
+class RangeResult:
+    """What one configuration gave on a range of images.
 
-    predictions: int32 (images,), the class of the highest logit; -1 where a logit was not finite.
-    fallbacks: images for which the head filter left no head in some pruning layer.
-    seconds: time of loading and forward passes on the device that does them; blocks that several
-        share are the first one's.
+    Attributes:
+        predictions: what the objective reads off the logits of each image, (images,): int32, the
+            predicted class, -1 where a logit was not finite.
+        fallbacks: images for which the head filter left no head in some pruning layer.
+        seconds: time of loading and forward passes on the device that does them. Blocks that
+            several configurations share count for the first of them.
     """
 
-    predictions: npt.NDArray[np.int32]
+    predictions: Predictions
     fallbacks: int
     seconds: float
 
 
-class Evaluator:
+class ModelRunner:
     """A model and its images, held once; `run` is a pure function of its arguments.
 
-    images: uint8 (images, channels, height, width) by name of the set, typically memory-mapped.
-    cache_bytes: how much of what configurations share is kept from one `run` to the next.
+    Args:
+        model: moved to the runtime's device and precision, in place.
+        images: uint8 (images, channels, height, width) by name of the image set, typically
+            memory-mapped.
+        mean, std: per channel, as in timm's data config.
+        runtime: device, precision, batch size and threads.
+        objective: says what is kept of the logits.
+        cache_bytes: how much of the activations that configurations share is kept from one `run`
+            to the next.
     """
 
     def __init__(
@@ -67,43 +78,46 @@ class Evaluator:
         mean: Sequence[float],
         std: Sequence[float],
         runtime: Runtime,
+        objective: Objective,
         cache_bytes: int = 0,
     ) -> None:
         self.runtime = runtime
         self.images = images
         self.mean, self.std = tuple(mean), tuple(std)
         self.dtype = DTYPES[runtime.precision]
+        self.objective = objective
         self.cache_bytes = cache_bytes
         torch.set_num_threads(runtime.threads)
         self.model = model.to(runtime.device, self.dtype).eval()
         self.pruner = pruner_of(self.model)
-        self._trunks: OrderedDict[tuple[str, int, int], Trunk] = OrderedDict()
+        self._batches: OrderedDict[ImageRange, Trunk] = OrderedDict()
 
     def run(
-        self, configs: Sequence[PruningConfig | None], image_set: str, start: int, stop: int
-    ) -> list[BlockResult]:
-        """Predictions of each configuration (None: unpruned) for images start to stop of a set.
+        self, configs: Sequence[PruningConfig | None], images: ImageRange
+    ) -> list[RangeResult]:
+        """Evaluate each configuration (None: the unpruned model) on a range of images.
 
-        In batches that begin at `start`; raises ConfigError where one does not fit the model.
+        Batches begin at the start of the range.
+
+        Raises:
+            ConfigError: a configuration does not fit the model.
         """
-        classes: list[list[Tensor]] = [[] for _ in configs]
+        readings: list[list[Tensor]] = [[] for _ in configs]
         fallbacks: list[list[Tensor]] = [[] for _ in configs]
         clock = CLOCKS[self.runtime.device]
         loading: list[tuple[Any, Any]] = []
         spans: list[list[tuple[Any, Any]]] = [[] for _ in configs]
         with torch.inference_mode():
-            for first in range(start, stop, self.runtime.batch_size):
-                last = min(first + self.runtime.batch_size, stop)
+            for batch in images.split(self.runtime.batch_size):
                 began = clock.now()
-                trunk = self._trunk(image_set, first, last)
+                activations = self._activations(batch)
                 loaded = clock.now()
                 loading.append((began, loaded))
                 began = loaded
                 try:
                     for index, config in enumerate(configs):
-                        logits = trunk.logits(config)  # (B, classes)
-                        finite = torch.isfinite(logits).all(-1)
-                        classes[index].append(torch.where(finite, logits.argmax(-1), -1))
+                        logits = activations.logits(config)  # (B, classes)
+                        readings[index].append(self.objective.read(logits))
                         if self.pruner.fallbacks:
                             any_layer = torch.stack(self.pruner.fallbacks).any(0)  # (B,)
                             fallbacks[index].append(any_layer.sum())
@@ -112,10 +126,10 @@ class Evaluator:
                         began = now
                 finally:
                     self._make_room()
-            predictions = [torch.cat(each).cpu().numpy().astype(np.int32) for each in classes]
+            predictions = [torch.cat(each).cpu().numpy().astype(np.int32) for each in readings]
             shared = sum(clock.between(*span) for span in loading) / len(configs)
             return [
-                BlockResult(
+                RangeResult(
                     predictions[index],
                     int(torch.stack(fallbacks[index]).sum()) if fallbacks[index] else 0,
                     shared + sum(clock.between(*span) for span in spans[index]),
@@ -124,28 +138,28 @@ class Evaluator:
             ]
 
     @property
-    def kept_bytes(self) -> int:
-        """What is kept for the next `run`."""
-        return sum(trunk.nbytes for trunk in self._trunks.values())
+    def cached_bytes(self) -> int:
+        """Memory that is kept for the next `run`."""
+        return sum(activations.nbytes for activations in self._batches.values())
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Give back all memory that is kept for the next `run`."""
-        self._trunks.clear()
+        self._batches.clear()
 
-    def _trunk(self, image_set: str, first: int, last: int) -> Trunk:
-        """The batch as far as earlier configurations have taken it."""
-        key = image_set, first, last
-        if key not in self._trunks:
-            images = self.images[image_set]
-            batch = torch.from_numpy(np.array(images[first:last])).to(self.runtime.device)
-            x = normalise(batch, self.mean, self.std).to(self.dtype)  # (B, C, H, W)
-            self._trunks[key] = Trunk(self.pruner, x)
-        self._trunks.move_to_end(key)
-        return self._trunks[key]
+    def _activations(self, batch: ImageRange) -> Trunk:
+        """The batch, as far through the blocks as earlier configurations have taken it."""
+        if batch not in self._batches:
+            images = self.images[batch.image_set]
+            pixels = torch.from_numpy(np.array(images[batch.start : batch.stop]))
+            pixels = pixels.to(self.runtime.device)
+            x = normalise(pixels, self.mean, self.std).to(self.dtype)  # (B, C, H, W)
+            self._batches[batch] = Trunk(self.pruner, x)
+        self._batches.move_to_end(batch)
+        return self._batches[batch]
 
     def _make_room(self) -> None:
-        """Forget the batches that were not used for longest until the rest keeps to the bound."""
-        held = self.kept_bytes
+        """Drop the batches that were not used for longest until the rest keeps to the bound."""
+        held = self.cached_bytes
         while held > self.cache_bytes:
-            _, trunk = self._trunks.popitem(last=False)
-            held -= trunk.nbytes
+            _, activations = self._batches.popitem(last=False)
+            held -= activations.nbytes

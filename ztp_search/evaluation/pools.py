@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ztp_search.evaluation.local_pool import InProcessPool
+from ztp_search.evaluation.local_pool import LocalPool
 from ztp_search.evaluation.tasks import Job, Pool
 
 
@@ -13,9 +13,9 @@ def open_pool(
     gpus_per_worker: float = 1.0,
     address: str | None = None,
 ) -> Pool:
-    """The pool that --workers asks for: 0 in this process, else Ray actors."""
+    """Open the pool that `workers` asks for: 0 evaluates in this process, else Ray actors do."""
     if workers == 0:
-        return InProcessPool(job)
+        return LocalPool(job)
     from ztp_search.evaluation.ray_pool import RayPool
 
     return RayPool(job, workers, gpus_per_worker=gpus_per_worker, address=address)

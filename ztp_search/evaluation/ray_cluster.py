@@ -40,7 +40,7 @@ def connect(address: str | None, threads: int, workers: int | None) -> None:
             ray.init(address=address, **options)
         except (ConnectionError, RayError, ValueError) as error:
             line = str(error).strip().splitlines()[0]
-            raise ZtpError(f"--address {address}: no Ray cluster answers there ({line})") from None
+            raise ZtpError(f"`address` {address}: no Ray cluster answers there ({line})") from None
         return
     # A worker of more threads than there are cores is slow, but it is what a study may ask for.
     options["num_cpus"] = max(threads * (workers or 1), os.cpu_count() or 1)
@@ -55,7 +55,7 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
-        raise ZtpError(f"--address {address}: no Ray cluster answers there ({error})") from None
+        raise ZtpError(f"`address` {address}: no Ray cluster answers there ({error})") from None
 
 
 def disconnect() -> None:
@@ -65,44 +65,45 @@ def disconnect() -> None:
 
 
 class Worker:
-    """The Ray actor: imports on arrival, is told once what it holds, then evaluates tasks."""
+    """The Ray actor: imports torch when it starts, is given a job once, then evaluates tasks."""
 
     def __init__(self) -> None:
         warnings.simplefilter("ignore")  # of third parties: said once, in the driver, if at all
         import ztp_search.evaluation.tasks  # noqa: F401  (while the driver is still busy with its own)
 
         self._held: tuple[Any, Mapping[str, Any]] | None = None
-        self._evaluator: Any = None
+        self._runner: Any = None
 
     def hold(self, job: Any, stored_images: Mapping[str, Any]) -> None:
-        """The `tasks.Job`, and its images where they come from the object store."""
+        """Keep the `tasks.Job`, and its images where they come from Ray's object store."""
         self._held = job, stored_images
 
     def run(self, task: Any) -> Any:
         from ztp_search.evaluation.tasks import evaluate_task
 
-        if self._evaluator is None:  # here, so that what goes wrong is this task's error
+        if self._runner is None:  # here, so that what goes wrong is this task's error
             assert self._held is not None
             job, stored_images = self._held
             images = {name: ray.get(reference) for name, reference in stored_images.items()}
-            self._evaluator = job.evaluator(images or None)
-        return evaluate_task(self._evaluator, task)
+            self._runner = job.model_runner(images or None)
+        return evaluate_task(self._runner, task)
 
     def pid(self) -> int:
         return os.getpid()
 
 
 def actor_class(**share: float) -> Any:
-    """Workers with this share of the machine (num_cpus or num_gpus).
+    """The Ray actor class of workers with this share of the machine (num_cpus or num_gpus).
 
-    Ray does not restart them, as tasks sent to an actor that restarts fail at once; the driver
-    starts a new one in place of a dead one.
+    Ray is told not to restart them: with `max_task_retries=0`, tasks that are sent to an actor
+    while Ray restarts it fail at once. `RayPool` starts a new worker in place of a dead one, and
+    gives its tasks out again.
     """
     return ray.remote(max_restarts=0, max_task_retries=0, **share)(Worker)
 
 
 def start_workers(count: int, **share: float) -> list[Any]:
-    """Workers 0 to count - 1: those that are there already, else new ones."""
+    """Workers 0 to count - 1: those that were started before, else new ones."""
     actor = actor_class(**share)
     return [
         actor.options(name=f"worker-{index}", get_if_exists=True).remote() for index in range(count)
@@ -110,9 +111,10 @@ def start_workers(count: int, **share: float) -> list[Any]:
 
 
 def workers_of(threads: int) -> int:
-    """How many workers of so many threads the cluster's CPUs hold."""
+    """How many workers of `threads` CPU cores each the cluster has room for."""
     return max(1, int(ray.cluster_resources().get("CPU", 0.0) / threads + 1e-9))
 
 
 def has_gpu() -> bool:
+    """Whether the cluster has a GPU."""
     return bool(ray.cluster_resources().get("GPU", 0.0))

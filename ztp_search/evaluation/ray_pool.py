@@ -27,9 +27,18 @@ QUEUED_PER_WORKER = 2
 class RayPool:
     """Ray actors, started here or on the cluster at `address`.
 
-    workers: how many actors; None takes one per GPU share, or one per `threads` CPU cores.
-    In place of a dead worker comes a new one, and its tasks are given out again: here in the
-    driver, as tasks sent to an actor that Ray restarts fail at once until it is up again.
+    A dead worker is replaced by a new one and its tasks are given out again. That is done here
+    rather than by Ray: with `max_task_retries=0`, tasks that are sent to an actor while Ray
+    restarts it fail at once.
+
+    Args:
+        job: what every worker holds.
+        workers: how many actors; None starts one per share of a GPU, or per `threads` CPU cores.
+        gpus_per_worker: share of a GPU that one worker takes.
+        address: of a running Ray cluster; None starts one here.
+
+    Raises:
+        ZtpError: the cluster does not answer, or has no room for so many workers.
     """
 
     def __init__(
@@ -53,12 +62,12 @@ class RayPool:
                 most = int(available / need + 1e-9)
             self.workers = max(1, most) if workers is None else workers
             if self.workers > most:  # Ray would wait for ever
-                share_of = "--gpus-per-worker" if on_gpu else "--threads"
+                share_of = "`gpus_per_worker`" if on_gpu else "`threads`"
                 raise ZtpError(
-                    f"--workers {self.workers} with {share_of} {need:g} needs "
+                    f"`workers` {self.workers} with {share_of} {need:g} needs "
                     f"{self.workers * need:g} {'GPUs' if on_gpu else 'CPU cores'}, but Ray has "
                     f"{available:g}; use "
-                    + (f"--workers {most}" if most else f"a smaller {share_of}")
+                    + (f"`workers` {most}" if most else f"a smaller {share_of}")
                 )
             if job.cache_bytes is None:
                 each = resources.get("memory", math.inf) / self.workers
@@ -165,7 +174,7 @@ class RayPool:
             line = lines[-1 if "creation task" in lines[0] else 0]  # that of its own error
             raise WorkerError(
                 f"{MAX_DEATHS} workers died one after the other on {_names(task)} "
-                f"(images {task.start} to {task.stop}): {line}"
+                f"(images {task.images.start} to {task.images.stop}): {line}"
             )
 
 

@@ -36,18 +36,18 @@ def resolve_runtime(device: str, precision: str, batch_size: int, threads: int) 
         ("device", device, ("auto", "cpu", "cuda")), ("precision", precision, ("auto", *DTYPES))
     ):  # fmt: skip
         if value not in known:
-            raise ZtpError(f"{name} must be one of {', '.join(known)}, but got {value!r}")
+            raise ZtpError(f"`{name}` must be one of {', '.join(known)}, but got {value!r}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise ZtpError("--device cuda needs a CUDA device, but PyTorch sees none; use --device cpu")
+        raise ZtpError("`device` cuda needs a CUDA device, but PyTorch sees none; use `device` cpu")
     if precision == "auto":
         if device == "cuda":
             precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         else:
             precision = "bf16" if _native_bf16() else "fp32"
     if precision == "fp16" and device == "cpu":
-        raise ZtpError("--precision fp16 needs a GPU; on a CPU use bf16 or fp32")
+        raise ZtpError("`precision` fp16 needs a GPU; on a CPU use bf16 or fp32")
     return Runtime(device, precision, batch_size, threads)
 
 

@@ -17,8 +17,10 @@ from torch import nn
 
 from ztp_search.data import ImageStore
 from ztp_search.errors import ZtpError
-from ztp_search.evaluation.model_runner import BlockResult, Evaluator
+from ztp_search.evaluation.image_range import ImageRange
+from ztp_search.evaluation.model_runner import ModelRunner, RangeResult
 from ztp_search.evaluation.runtime import Runtime
+from ztp_search.objectives import OBJECTIVES
 from ztp_search.pruning.config import PruningConfig
 
 CACHE_BYTES = 10**9
@@ -27,27 +29,28 @@ CACHE_BYTES = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Evaluate configurations (None: unpruned) on images start to stop of an image set.
+    """Evaluate configurations (None: the unpruned model) on a range of images.
 
-    keys: whose results these are, one (kind, number) per configuration.
+    Attributes:
+        keys: whose results these are, one (kind, number) per configuration.
+        configs: the configurations.
+        images: the images that each of them is evaluated on.
     """
 
     keys: tuple[tuple[str, int], ...]
     configs: tuple[PruningConfig | None, ...]
-    image_set: str
-    start: int
-    stop: int
+    images: ImageRange
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What cannot be evaluated: the configuration's fault, or too little memory."""
+    """Why a configuration could not be evaluated: its own fault, or too little memory."""
 
     reason: str
     out_of_memory: bool = False
 
 
-Results: TypeAlias = Sequence[BlockResult | Failure]
+Results: TypeAlias = Sequence[RangeResult | Failure]
 """One per configuration of a task."""
 
 
@@ -55,8 +58,14 @@ Results: TypeAlias = Sequence[BlockResult | Failure]
 class Job:
     """What every worker holds.
 
-    image_paths: folders of image stores by name of the image set. cache_bytes: of every worker;
-    None: CACHE_BYTES, or less where workers share little memory.
+    Attributes:
+        model: in float32 on the CPU.
+        image_paths: folders of image stores by name of the image set.
+        mean, std: per channel, as in timm's data config.
+        runtime: device, precision, batch size and threads.
+        objective: a name of `OBJECTIVES`.
+        cache_bytes: memory of every worker for activations that configurations share; None is
+            CACHE_BYTES, or less where workers share little memory.
     """
 
     model: nn.Module
@@ -64,20 +73,23 @@ class Job:
     mean: Sequence[float]
     std: Sequence[float]
     runtime: Runtime
+    objective: str
     cache_bytes: int | None = 0
 
-    def evaluator(self, images: Mapping[str, np.ndarray[Any, Any]] | None = None) -> Evaluator:
-        """An evaluator on these images, or on the files, memory-mapped."""
+    def model_runner(
+        self, images: Mapping[str, np.ndarray[Any, Any]] | None = None
+    ) -> ModelRunner:
+        """A model runner on these images, or on those of the files, memory-mapped."""
         if images is None:
             images = {n: ImageStore.open(path).images for n, path in self.image_paths.items()}
-        return Evaluator(
-            self.model, images, self.mean, self.std, self.runtime,
+        return ModelRunner(
+            self.model, images, self.mean, self.std, self.runtime, OBJECTIVES[self.objective],
             CACHE_BYTES if self.cache_bytes is None else self.cache_bytes,
-        )
+        )  # fmt: skip
 
 
 class Pool(Protocol):
-    """What `search` needs of workers."""
+    """Workers that evaluate tasks."""
 
     workers: int
 
@@ -87,29 +99,33 @@ class Pool(Protocol):
 
     @property
     def free(self) -> int:
-        """The worker that has least at hand, counted from 0."""
+        """The worker that has fewest tasks at hand, counted from 0."""
 
-    def submit(self, task: Task, worker: int) -> None: ...
+    def submit(self, task: Task, worker: int) -> None:
+        """Give a task to a worker."""
 
     def finished(self) -> list[tuple[Task, Results]]:
-        """Wait for submitted tasks: one at least, and all that are done by then.
+        """Wait for submitted tasks: for one at least, and return all that are done by then.
 
-        Raises WorkerError where a worker is lost for good; the pool is then only to be closed.
+        Raises:
+            WorkerError: a worker is lost for good; the pool can then only be closed.
         """
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the workers."""
 
 
-def evaluate_task(evaluator: Evaluator, task: Task) -> Results:
-    """Run a task; what is a configuration's fault or a lack of memory becomes a Failure.
+def evaluate_task(runner: ModelRunner, task: Task) -> Results:
+    """Run a task; a configuration's own fault or a lack of memory becomes a `Failure`.
 
-    Without memory it is tried once more, when what is kept for later tasks has been given back;
-    then, as without a fitting configuration, one configuration at a time.
+    Where memory runs out, the task is tried once more after the cached activations have been
+    given back. Where that fails too, or a configuration does not fit the model, the configurations
+    are evaluated one at a time.
     """
     reason = ""
     for _ in range(2):
         try:
-            return evaluator.run(task.configs, task.image_set, task.start, task.stop)
+            return runner.run(task.configs, task.images)
         except ZtpError as error:
             if len(task.configs) == 1:
                 return [Failure(str(error))]
@@ -118,17 +134,17 @@ def evaluate_task(evaluator: Evaluator, task: Task) -> Results:
             if not _lacks_memory(error):
                 raise
             reason = str(error).splitlines()[0] if str(error) else "out of memory"
-        evaluator.forget()  # out here, as the error's traceback holds on to tensors
+        runner.clear_cache()  # out here, as the error's traceback holds on to tensors
     else:
         if len(task.configs) == 1:
             return [Failure(reason, out_of_memory=True)]
     return [
-        evaluate_task(evaluator, replace(task, keys=(key,), configs=(config,)))[0]
+        evaluate_task(runner, replace(task, keys=(key,), configs=(config,)))[0]
         for key, config in zip(task.keys, task.configs, strict=True)
     ]
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """PyTorch has an exception of its own on GPUs; on CPUs only its words tell."""
+    """PyTorch raises an exception of its own on GPUs; on CPUs only its text tells."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or "can't allocate memory" in str(error)

@@ -7,7 +7,8 @@ three middle layers with a constant or a uniformly declining rate (0.9, 0.8, 0.7
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import RETENTION_UNIT, PruningConfig, PruningLayer
@@ -21,6 +22,30 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
     "constant": (0, 1, 1, 1, 0),
 }
 """How many times the step each layer's rate lies below 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A hand-set schedule that a search has to beat.
+
+    Attributes:
+        title: what it is, as in a sentence.
+        label: what tables call it.
+        about: what it is, as below a table.
+        shapes: the forms it comes in; the one that does best on the search images stands for it.
+        schedule: (geometry, budget, shape) -> the schedule solved to the budget, or None.
+    """
+
+    title: str
+    label: str
+    about: str
+    shapes: tuple[str, ...]
+    schedule: Callable[[Geometry, Budget, str], PruningConfig | None]
+
+    def schedules(self, geometry: Geometry, budget: Budget) -> dict[str, PruningConfig]:
+        """The schedules that fit the model and the budget, by shape."""
+        solved = {shape: self.schedule(geometry, budget, shape) for shape in self.shapes}
+        return {shape: config for shape, config in solved.items() if config is not None}
 
 
 def paper_schedule(geometry: Geometry, budget: Budget, shape: str) -> PruningConfig | None:
@@ -73,3 +98,15 @@ def _schedule(
         layers.append(PruningLayer(block, units / RETENTION_UNIT, s, ITERATIONS[j]))
         n = patch_tokens_kept(n, units / RETENTION_UNIT, s)
     return PruningConfig(layers=tuple(layers))
+
+
+BASELINES: Mapping[str, Baseline] = {
+    "paper_schedule": Baseline(
+        title="the paper's schedule",
+        label="paper's",
+        about="its hand-set schedule, {shape} retention",
+        shapes=tuple(SHAPES),
+        schedule=paper_schedule,
+    ),
+}
+"""By the name under which results are stored and reported."""

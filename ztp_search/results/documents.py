@@ -8,8 +8,11 @@ from typing import Any
 
 from ztp_search.errors import StudyError
 from ztp_search.pruning.config_file import ConfigFile
+from ztp_search.pruning.schedules import BASELINES
 from ztp_search.study import StoredTrial, Study
 
+OPPONENT = "paper_schedule"
+"""The baseline that the verdict and `paired_ci95` are about."""
 LARGE = {"correct", "predictions"}
 """Per-image results: in the database, but in no document."""
 
@@ -172,7 +175,7 @@ def _evidence(study: Study, trial: StoredTrial) -> dict[str, Any]:
         objective: trial.value,
         "standard_error": trial.attrs["standard_error"],
         f"unpruned_{objective}": reference["unpruned"][objective],
-        f"paper_schedule_{objective}": (reference.get("paper_schedule") or {}).get(objective),
+        **_baseline_accuracies(reference, objective),
         "minus_unpruned": trial.attrs["minus_unpruned"],
         "minus_unpruned_ci95": trial.attrs["minus_unpruned_ci95"],
         "vhf_fallback_share": trial.attrs["fallback_share"],
@@ -181,15 +184,14 @@ def _evidence(study: Study, trial: StoredTrial) -> dict[str, Any]:
     if holdout is None or trial.config.digest() not in holdout["candidates"]:
         return {"search": search}
     candidate = holdout["candidates"][trial.config.digest()]
-    paper = holdout["paper_schedule"]
     return {
         "search": search,
         "holdout": {
             "images": holdout["images"],
             **_small(candidate),
             f"unpruned_{objective}": holdout["unpruned"][objective],
-            f"paper_schedule_{objective}": paper and paper[objective],
-            "paired_ci95": candidate.get("minus_paper_schedule_ci95"),
+            **_baseline_accuracies(holdout, objective),
+            "paired_ci95": candidate.get(f"minus_{OPPONENT}_ci95"),
         },
     }
 
@@ -213,33 +215,35 @@ def _holdout(study: Study) -> dict[str, Any] | None:
                     **_small(record),
                 }
             )
-    paper = stored["paper_schedule"]
+    baselines = {name: stored[name] for name in BASELINES if name in stored}
+    opponent = baselines.get(OPPONENT)
     return {
         "images": stored["images"],
         "objective": objective,
         "unpruned": _small(stored["unpruned"]),
-        "paper_schedule": paper and _small(paper),
+        **{name: record and _small(record) for name, record in baselines.items()},
         "candidates": candidates,
-        "verdict": verdict(candidates[0], paper) if candidates else "",
+        "verdict": verdict(candidates[0], opponent) if candidates else "",
         "winners_curse": winners_curse(candidates[0]) if candidates else "",
     }
 
 
-def verdict(winner: Mapping[str, Any], paper: Mapping[str, Any] | None) -> str:
-    """What the holdout images say of the winner, plainly."""
-    if paper is None:
-        return "the paper's schedule does not fit this model or budget: nothing to compare with"
-    low, high = winner["minus_paper_schedule_ci95"]
-    points = f"{100 * winner['minus_paper_schedule']:+.2f} points, 95 % interval "
+def verdict(winner: Mapping[str, Any], opponent: Mapping[str, Any] | None) -> str:
+    """What the holdout images say of the winner against the paper's schedule, plainly."""
+    title = BASELINES[OPPONENT].title
+    if opponent is None:
+        return f"{title} does not fit this model or budget: nothing to compare with"
+    low, high = winner[f"minus_{OPPONENT}_ci95"]
+    points = f"{100 * winner[f'minus_{OPPONENT}']:+.2f} points, 95 % interval "
     points += f"{100 * low:+.2f} to {100 * high:+.2f}"
     name = f"trial {winner['trial']}"
     if low > 0:
-        return f"{name} is better than the paper's schedule on holdout images ({points})"
+        return f"{name} is better than {title} on holdout images ({points})"
     if high < 0:
-        return f"{name} is worse than the paper's schedule on holdout images ({points})"
+        return f"{name} is worse than {title} on holdout images ({points})"
     return (
-        f"{name} is not shown to be better than the paper's schedule on holdout images ({points}); "
-        "more --holdout images narrow the interval"
+        f"{name} is not shown to be better than {title} on holdout images ({points}); "
+        "more holdout images narrow the interval"
     )
 
 
@@ -250,6 +254,15 @@ def winners_curse(winner: Mapping[str, Any]) -> str:
         f"trial {winner['trial']} stands at {100 * search:+.2f} points to the unpruned model on "
         f"the search images, which chose it, and at {100 * holdout:+.2f} on holdout images"
     )
+
+
+def _baseline_accuracies(record: Mapping[str, Any], objective: str) -> dict[str, float | None]:
+    """`paper_schedule_top1` and its like; None where the baseline does not fit the budget."""
+    return {
+        f"{name}_{objective}": (record.get(name) or {}).get(objective)
+        for name in BASELINES
+        if name in record or name == OPPONENT
+    }
 
 
 def _small(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,247 @@
+"""The driver's side of evaluation: model, images and workers of a run, for all its studies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ztp_search.backbones import geometry_of
+from ztp_search.backbones.loading import LoadedModel, load_model
+from ztp_search.data import ImageSets, ImageStore, prepare
+from ztp_search.driver.progress import Progress
+from ztp_search.driver.unpruned_cache import read_unpruned, unpruned_path, write_unpruned
+from ztp_search.errors import DataError, WorkerError, ZtpError
+from ztp_search.evaluation.image_range import ImageRange
+from ztp_search.evaluation.pools import open_pool
+from ztp_search.evaluation.runtime import Runtime
+from ztp_search.evaluation.scheduler import Completed, Configs, Outcome, Scheduler
+from ztp_search.evaluation.tasks import Failure, Job, Pool
+from ztp_search.objectives import OBJECTIVES, Objective, Predictions
+from ztp_search.pruning.config import PruningConfig
+from ztp_search.racing import Correct
+from ztp_search.settings import Sources, WorkerOptions
+
+
+def decode_images(sources: Sources, loaded: LoadedModel, progress: Progress) -> ImageSets:
+    """Decode the search and holdout images, or open them where they were decoded before."""
+    progress.stage("decoding images")
+    num_classes: Any = loaded.model.num_classes
+    return prepare(
+        sources.data,
+        loaded.data_config,
+        images=sources.images,
+        holdout=sources.holdout,
+        seed=sources.seed,
+        num_classes=num_classes,
+        cache_dir=sources.cache_dir,
+        skip_unreadable=sources.skip_unreadable,
+        progress=progress.images,
+    )
+
+
+def check_labels(images: ImageSets, objective: Objective) -> None:
+    """Refuse images without labels where the objective needs them.
+
+    Raises:
+        DataError: says why there are none.
+    """
+    if not objective.needs_labels:
+        return
+    unknown = sum(int((store.labels < 0).sum()) for store in (images.search, images.holdout))
+    if unknown and not images.unlabelled:
+        raise DataError(
+            f"`objective` {objective.name} needs labels, but {unknown} images have none; use "
+            "`objective` agreement, or a `split` with labels"
+        )
+    if images.unlabelled:
+        raise DataError(
+            f"`objective` {objective.name} needs labels, but {images.unlabelled}; use `objective` "
+            "agreement (with the unpruned model, no labels needed) or give `class_map`"
+        )
+
+
+def open_evaluator(
+    sources: Sources, runtime: Runtime, objective: str, workers: WorkerOptions, progress: Progress
+) -> Evaluator:
+    """Load the model, decode the images, and make an evaluator of both."""
+    progress.stage("loading the model")
+    loaded = load_model(sources.model, data_overrides=sources.data_overrides)
+    images = decode_images(sources, loaded, progress)
+    return Evaluator(sources, loaded, images, runtime, objective, workers, progress)
+
+
+class Evaluator:
+    """Evaluates configurations on image sets by workers, and scores the results.
+
+    The workers are started when there is something to evaluate, as a finished study needs none.
+    Use it as a context manager: at its end the workers are.
+
+    Args:
+        sources: where model and images come from.
+        loaded: the model with its weights.
+        images: the decoded images.
+        runtime: device, precision, batch size and threads.
+        objective: a name of `OBJECTIVES`.
+        workers: how many, and where.
+        progress: told what happens.
+
+    Attributes:
+        geometry: the model's sizes.
+        image_evaluations: images times configurations evaluated so far, the unpruned model
+            included.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        loaded: LoadedModel,
+        images: ImageSets,
+        runtime: Runtime,
+        objective: str,
+        workers: WorkerOptions,
+        progress: Progress,
+    ) -> None:
+        self.sources = sources
+        self.loaded = loaded
+        self.images = images
+        self.runtime = runtime
+        self.objective = OBJECTIVES[objective]
+        self.workers = workers
+        self.progress = progress
+        self.geometry = geometry_of(loaded.model)
+        self.image_evaluations = 0
+        self._unpruned: dict[str, Predictions] = {}
+        self._pool: Pool | None = None
+        self._scheduler = Scheduler(self.pool, runtime.batch_size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+    def store(self, image_set: str) -> ImageStore:
+        """The images of "search" or "holdout"."""
+        return self.images.search if image_set == "search" else self.images.holdout
+
+    def labels(self, image_set: str) -> npt.NDArray[np.int64]:
+        """The labels of an image set, (images,); -1 where unknown."""
+        return self.store(image_set).labels
+
+    def image_count(self, image_set: str) -> int:
+        """How many images the set has."""
+        return len(self.store(image_set))
+
+    def pool(self) -> Pool:
+        """The workers, started on first use."""
+        if self._pool is None:
+            self.progress.stage("starting workers")
+            self._pool = open_pool(
+                self._job(),
+                self.workers.workers,
+                gpus_per_worker=self.workers.gpus_per_worker,
+                address=self.workers.address,
+            )
+        return self._pool
+
+    def score(self, image_set: str, predictions: Predictions, start: int = 0) -> Correct:
+        """Score predictions for the images from `start` on, by the objective, (images,)."""
+        part = slice(start, start + len(predictions))
+        labels = self.labels(image_set)[part]
+        unpruned = predictions
+        if not self.objective.needs_labels:
+            unpruned = self.unpruned(image_set)[part]
+        return self.objective.score(predictions, labels, unpruned)
+
+    def use_unpruned(self, image_set: str, predictions: Predictions) -> None:
+        """Use the unpruned predictions stored in a study instead of computing them."""
+        self._unpruned[image_set] = predictions
+
+    def unpruned(self, image_set: str) -> Predictions:
+        """The unpruned model's predictions on an image set, evaluated once and kept on disk."""
+        if image_set not in self._unpruned:
+            path = unpruned_path(
+                self.sources.cache_dir, self.sources.model, self.loaded, self.geometry,
+                self.store(image_set), self.runtime,
+            )  # fmt: skip
+            predictions = read_unpruned(path, self.image_count(image_set))
+            if predictions is None:
+                stage = "evaluating the unpruned model"
+                ((_, outcome),) = self.outcomes(image_set, {"unpruned": None}, stage)
+                predictions = outcome.predictions
+                write_unpruned(path, predictions)
+            self._unpruned[image_set] = predictions
+        return self._unpruned[image_set]
+
+    def evaluate(
+        self, source: Iterator[Configs], images: ImageRange, expected: int = 0
+    ) -> Iterator[Completed]:
+        """Evaluate configurations as `Scheduler.evaluate` does, and count the evaluations."""
+        for completed in self._scheduler.evaluate(source, images, expected):
+            self.image_evaluations += completed.image_evaluations
+            yield completed
+
+    def outcomes(
+        self, image_set: str, configs: Mapping[str, PruningConfig | None], stage: str
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Evaluate named configurations (None: the unpruned model) on all images of a set.
+
+        Args:
+            image_set: "search" or "holdout".
+            configs: by the name under which each outcome is given.
+            stage: what the progress says meanwhile.
+
+        Yields:
+            Name and outcome of each configuration, as soon as it is complete.
+
+        Raises:
+            WorkerError: a configuration cannot be evaluated, or workers are lost for good.
+            ZtpError: there is too little memory.
+        """
+        names = list(configs)
+        images = ImageRange(image_set, 0, self.image_count(image_set))
+        self.pool()
+        self.progress.stage(stage)
+        source: Configs = {("reference", index): configs[name] for index, name in enumerate(names)}
+        done = 0
+        for completed in self.evaluate(iter([source]), images):
+            done += completed.image_evaluations
+            self.progress.images(done, len(images) * len(names))
+            for (_, index), outcome in completed.outcomes.items():
+                if isinstance(outcome, Failure):
+                    raise failure_error(outcome, names[index])
+                yield names[index], outcome
+
+    def _job(self) -> Job:
+        return Job(
+            model=self.loaded.model,
+            image_paths={"search": self.images.search.path, "holdout": self.images.holdout.path},
+            mean=self.loaded.data_config["mean"],
+            std=self.loaded.data_config["std"],
+            runtime=self.runtime,
+            objective=self.objective.name,
+            cache_bytes=self.workers.cache_bytes,
+        )
+
+
+def failure_error(failure: Failure, what: str) -> Exception:
+    """The error for a configuration that must be evaluated and cannot be.
+
+    Too little memory is for the user to mend (ZtpError), anything else is not (WorkerError).
+    """
+    if failure.out_of_memory:
+        return ZtpError(
+            f"{what} needs more memory than the device has ({failure.reason}); "
+            "use half the `batch_size`, and another `study` name"
+        )
+    return WorkerError(f"{what} cannot be evaluated: {failure.reason}")

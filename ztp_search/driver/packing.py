@@ -1,0 +1,30 @@
+"""Per-image results as text for the database."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ztp_search.objectives import Predictions
+from ztp_search.racing import Correct
+
+
+def pack(array: npt.NDArray[Any]) -> str:
+    """Compress an array of booleans or int32 into text."""
+    data = np.packbits(array).tobytes() if array.dtype == np.bool_ else array.tobytes()
+    return base64.b64encode(zlib.compress(data, 9)).decode()
+
+
+def unpack_bits(text: str, images: int) -> Correct:
+    """Return the booleans that `pack` wrote, (images,)."""
+    data = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    return np.unpackbits(data, count=images).astype(np.bool_)
+
+
+def unpack_predictions(text: str) -> Predictions:
+    """Return the int32 that `pack` wrote, (images,)."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.int32)
