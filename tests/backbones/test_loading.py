@@ -9,11 +9,9 @@ import safetensors.torch
 import timm
 import torch
 
-from ztp_search.backbones.loading import (
-    load_model,
-    read_state_dict,
-    state_dict_sha256,
-)
+from ztp_search.backbones import geometry_of
+from ztp_search.backbones.loading import build_model, load_model
+from ztp_search.backbones.weights import read_state_dict, state_dict_sha256
 from ztp_search.cli.resolve import parse_model_kwargs
 from ztp_search.errors import ModelError
 from ztp_search.settings import ModelSpec
@@ -181,14 +179,68 @@ def test_an_unknown_name_is_refused_with_close_ones():
     [
         ({"image_size": 32}, "image_size=32.*unexpected keyword argument"),
         ({"depth": "two"}, "depth='two'"),
-        ({"pretrained": True}, "must not hold pretrained; use --weights"),
-        ({"num_classes": 7}, "--num-classes 5 contradicts num_classes=7"),
+        ({"pretrained": True}, "must not hold pretrained; give a file as `weights`"),
+        ({"num_classes": 7}, "`num_classes` 5 contradicts num_classes=7"),
     ],
 )
 def test_arguments_that_the_model_does_not_take_are_refused(tmp_path, kwargs, message):
     with pytest.raises(ModelError, match=message) as caught:
         load_model(spec(tmp_path / "none.pth", kwargs=kwargs))
     assert "\n" not in str(caught.value)
+
+
+NO_CLASSIFIER = "must have a classifier to be searched or evaluated, but .* has none; give"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_small_patch14_dinov2", "vit_small_patch14_dinov2.lvd142m", "vit_base_patch16_224.mae"],
+)
+def test_a_model_without_a_classifier_is_refused_before_anything_is_downloaded(name, cache):
+    with pytest.raises(ModelError, match=NO_CLASSIFIER) as caught:
+        load_model(ModelSpec(name))
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_classifier_that_the_pretrained_weights_lack_is_refused(cache):
+    message = "have no classifier, but `num_classes` is 10, which would leave"
+    for given in ({"num_classes": 10}, {"kwargs": {"num_classes": 10}}):
+        with pytest.raises(ModelError, match=message):
+            load_model(ModelSpec("vit_small_patch14_dinov2", **given))
+
+
+def test_a_classifier_that_was_taken_off_is_refused(tmp_path, cache):
+    headless = saved(tmp_path, build(num_classes=0).state_dict())
+    for given in (
+        spec(headless, num_classes=None, kwargs=KWARGS | {"num_classes": 0}),
+        spec(headless, num_classes=0),
+        ModelSpec(NAME, {"num_classes": 0}),
+    ):
+        with pytest.raises(ModelError, match=NO_CLASSIFIER):
+            load_model(given)
+
+
+def test_a_model_of_features_gets_a_classifier_by_weights_that_have_one(tmp_path):
+    kwargs = {"img_size": 28, "embed_dim": 12, "depth": 2, "num_heads": 3}
+    name = "vit_small_patch14_dinov2"
+    trained = timm.create_model(name, num_classes=CLASSES, **kwargs).state_dict()
+    path = saved(tmp_path, trained)
+    loaded = load_model(ModelSpec(name, kwargs, str(path), CLASSES))
+    assert holds(loaded, trained)
+    with pytest.raises(ModelError, match=NO_CLASSIFIER):
+        load_model(ModelSpec(name, kwargs, str(path)))
+
+
+def test_a_model_without_a_classifier_can_be_built_to_count_what_it_costs():
+    model = build_model(ModelSpec("vit_small_patch14_dinov2", {"depth": 2}))
+    assert isinstance(model.head, torch.nn.Identity)
+    assert geometry_of(model).tail_macs == 0
+
+
+def test_a_model_of_no_supported_family_is_refused(tmp_path):
+    path = saved(tmp_path, timm.create_model("test_convnext").state_dict())
+    with pytest.raises(ModelError, match="ConvNeXt is not supported; supported is timm Vision"):
+        load_model(ModelSpec("test_convnext", weights=str(path)))
 
 
 def test_model_kwargs_are_typed_as_timm_types_them():
@@ -271,8 +323,8 @@ def test_without_network_and_cache_one_line_says_what_to_do(cache):
         load_model(ModelSpec("deit_small_patch16_224"))
     text = str(caught.value)
     assert "\n" not in text
-    for part in ("timm/deit_small_patch16_224.fb_in1k/model.safetensors", "--weights FILE",
-                 "--data FOLDER", "ztp-search --space digits --budget 68%"):  # fmt: skip
+    for part in ("timm/deit_small_patch16_224.fb_in1k/model.safetensors", "as `weights`",
+                 "as `data`", "ztp-search --space digits --budget 68%"):  # fmt: skip
         assert part in text
 
 
@@ -291,8 +343,9 @@ def in_cache(cache, name, files):
 def test_cached_pretrained_weights_load_without_network(cache):
     tensors = {k: torch.ones_like(v) for k, v in timm.create_model("test_vit").state_dict().items()}
     in_cache(cache, "timm/test_vit.r160_in1k", {"model.safetensors": tensors})
-    loaded = load_model(ModelSpec("test_vit"))
+    fixed_size = {"dynamic_img_size": False}
+    loaded = load_model(ModelSpec("test_vit", fixed_size))
     assert holds(loaded, tensors)
     assert loaded.data_config["input_size"] == [3, 160, 160]
-    with pytest.raises(ModelError, match="have 1000 classes, but --num-classes is 10"):
-        load_model(ModelSpec("test_vit", num_classes=10))
+    with pytest.raises(ModelError, match="have 1000 classes, but `num_classes` is 10"):
+        load_model(ModelSpec("test_vit", fixed_size, num_classes=10))

@@ -6,29 +6,29 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from ztp_search.backbones.vision_transformer import pruner_of
+from ztp_search.backbones.families import backbone_of
 
 
 def fvcore_macs(model: nn.Module) -> int:
     """Multiply-adds of one image through `model`, pruning included.
 
     fvcore counts nothing for the fused attention call, so all attention runs unfused meanwhile.
+
+    Raises:
+        ModelError: the model is not supported.
+
+    Example:
+        >>> fvcore_macs(timm.create_model("deit_small_patch16_224"))
+        4608338304
     """
-    vit = pruner_of(model).model
-    weight = vit.patch_embed.proj.weight
-    image = weight.new_zeros(1, weight.shape[1], *vit.patch_embed.img_size)
-    fused = [block.attn.fused_attn for block in vit.blocks]
-    training = vit.training
-    vit.eval()
+    backbone = backbone_of(model)
+    training = model.training
+    model.eval()
     try:
-        for block in vit.blocks:
-            block.attn.fused_attn = False
-        with torch.no_grad():
-            count = FlopCountAnalysis(vit, image)
+        with backbone.unfused_attention(), torch.no_grad():
+            count = FlopCountAnalysis(model, backbone.example_input())
             count.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
             count.tracer_warnings("none")
             return int(count.total())
     finally:
-        for block, value in zip(vit.blocks, fused, strict=True):
-            block.attn.fused_attn = value
-        vit.train(training)
+        model.train(training)

@@ -9,6 +9,7 @@ from typing import Any
 import timm.data
 from torch import nn
 
+from ztp_search.backbones.families import backbone_of
 from ztp_search.errors import ModelError
 from ztp_search.pruning.config import check_keys
 
@@ -18,9 +19,20 @@ _KEYS = {"input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"}
 
 
 def data_config(model: nn.Module, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """timm's evaluation config of the model with `overrides`, as JSON has it.
+    """How images are prepared for `model`, as JSON has it.
 
-    Raises ModelError for an override that is malformed, or that the model does not fit.
+    Args:
+        model: a supported model, which has timm's `pretrained_cfg` of its weights.
+        overrides: entries that take the place of the model's own; one number for `mean` or `std`
+            stands for every channel.
+
+    Returns:
+        input_size (C, H, W), mean and std (a number per channel), interpolation, crop_pct and
+        crop_mode.
+
+    Raises:
+        ModelError: an override is malformed or does not fit the model, or the model is not
+            supported.
     """
     check_keys(overrides, "data config", set(), _KEYS, ModelError)
     for key, choices in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
@@ -32,16 +44,14 @@ def data_config(model: nn.Module, overrides: Mapping[str, Any]) -> dict[str, Any
         raise ModelError(f"0 < crop_pct <= 1 must hold, but got {crop_pct!r}")
     for key, length in (("mean", None), ("std", None), ("input_size", 3)):
         _check_numbers(key, overrides.get(key), length)
-    trained = getattr(model, "pretrained_cfg", {})
-    embed = getattr(model, "patch_embed", None)
-    channels = getattr(getattr(embed, "proj", None), "in_channels", trained["input_size"][0])
-    size = [channels, *(getattr(embed, "img_size", None) or trained["input_size"][1:])]
+    size = list(backbone_of(model).input_size)
+    channels = size[0]
     if list(overrides.get("input_size") or size) != size:
         raise ModelError(f"input_size must be {size}, which is what the model takes, but got "
-                         f"{overrides['input_size']}; set img_size or in_chans with --model-kwargs")
+                         f"{overrides['input_size']}; set img_size or in_chans in `model_kwargs`")
     config = timm.data.resolve_data_config(
         {key: overrides.get(key) for key in ("interpolation", "crop_pct", "crop_mode")},
-        pretrained_cfg=trained,
+        pretrained_cfg=getattr(model, "pretrained_cfg", {}),
     )
     return {
         "input_size": [int(length) for length in size],

@@ -17,9 +17,9 @@ from ztp_search.errors import ModelError
 from ztp_search.settings import ModelSpec
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in evaluation mode: float32, on the CPU, no gradients.
+    """A classifier in evaluation mode: float32, on the CPU, no gradients.
 
     data_config: input_size (C, H, W), mean, std, interpolation, crop_pct, crop_mode, as JSON has
         them; mean and std have one value per channel.
@@ -34,16 +34,30 @@ class LoadedModel:
 def load_model(
     spec: ModelSpec, *, data_overrides: Mapping[str, Any] | None = None
 ) -> LoadedModel:
-    """Build `spec`, load its weights strictly, and settle how images are prepared for it.
+    """Build a model, load its weights strictly, and settle how images are prepared for it.
 
-    data_overrides: entries of the data config that win over the model's own.
-    Raises ModelError: an unknown name or argument, weights that are missing or do not fit.
+    Args:
+        spec: which model, with which weights. It must have a classifier, as all that is measured
+            of it are its class predictions.
+        data_overrides: entries of the data config that take the place of the model's own.
+
+    Raises:
+        ModelError: an unknown name or argument, no classifier, weights that are missing or do not
+            fit, a part of the model that no weights were trained for, a data override that does
+            not fit, or a model that is not supported.
+
+    Example:
+        >>> loaded = load_model(ModelSpec("deit_small_patch16_224"))
+        >>> loaded.data_config["input_size"]
+        [3, 224, 224]
     """
     _check_name(spec.name)
+    _check_classes_before_loading(spec)
     if spec.weights is None:
         model = _pretrained(spec)
     else:
         model = _create(spec, pretrained=False)
+        _check_classes(spec, None, _classes(model))
         fit(model, read_state_dict(spec.weights), spec.weights)
     model = model.eval().requires_grad_(False)
     config = data_config(model, data_overrides or {})
@@ -51,7 +65,13 @@ def load_model(
 
 
 def build_model(spec: ModelSpec) -> nn.Module:
-    """The model without its weights, in evaluation mode: enough to count what it costs."""
+    """The model without its weights, in evaluation mode: enough to count what it costs.
+
+    It needs no classifier: what a model costs that gives features can be counted too.
+
+    Raises:
+        ModelError: an unknown name or argument.
+    """
     _check_name(spec.name)
     return _create(spec, pretrained=False).eval().requires_grad_(False)
 
@@ -68,18 +88,52 @@ def _check_name(name: str) -> None:
         pool = timm.list_models()
     close = difflib.get_close_matches(name, pool, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() names them"
-    raise ModelError(f"--model must be a timm model, but got {name!r}; {hint}")
+    raise ModelError(f"`model` must be a timm model, but got {name!r}; {hint}")
+
+
+def _check_classes_before_loading(spec: ModelSpec) -> None:
+    """Check the classes of a model in timm's registry before its weights are downloaded."""
+    config = None if ":" in spec.name else timm.get_pretrained_cfg(spec.name)
+    if config is not None:
+        asked = spec.num_classes if spec.num_classes is not None else config.num_classes
+        trained = config.num_classes if spec.weights is None else None
+        _check_classes(spec, trained, spec.kwargs.get("num_classes", asked))
+
+
+def _check_classes(spec: ModelSpec, trained: int | None, classes: int | None) -> None:
+    """Refuse a model without a classifier, or with one that would stay untrained.
+
+    trained: classes of timm's own weights; None where others are loaded, or nobody knows.
+    """
+    if not classes:
+        raise ModelError(
+            f"a model must have a classifier to be searched or evaluated, but {spec.name} has "
+            f"none; give `num_classes` with the `weights` of a trained one, or another `model`"
+        )
+    if trained is not None and classes != trained:
+        has = f"{trained} classes" if trained else "no classifier"
+        raise ModelError(
+            f"the pretrained weights of {spec.name} have {has}, but `num_classes` is {classes}, "
+            f"which would leave the classifier untrained; give a file of trained `weights`"
+        )
+
+
+def _classes(model: nn.Module) -> int | None:
+    """Classes that a timm model tells apart; 0 or None where it has no classifier."""
+    classes: int | None = getattr(model, "num_classes", None)
+    return classes
 
 
 def _create(spec: ModelSpec, pretrained: bool) -> nn.Module:
     kwargs = dict(spec.kwargs)
     for key in ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"):
         if key in kwargs:
-            raise ModelError(f"--model-kwargs must not hold {key}; use --weights FILE")
+            raise ModelError(f"`model_kwargs` must not hold {key}; give a file as `weights`")
     if spec.num_classes is not None:
         if kwargs.setdefault("num_classes", spec.num_classes) != spec.num_classes:
-            raise ModelError(f"--num-classes {spec.num_classes} contradicts "
-                             f"num_classes={kwargs['num_classes']} in --model-kwargs or the space")
+            raise ModelError(f"`num_classes` {spec.num_classes} contradicts num_classes="
+                             f"{kwargs['num_classes']} in `model_kwargs` or the space; "
+                             f"leave one of them out")
     try:
         model: nn.Module = timm.create_model(spec.name, pretrained=pretrained, **kwargs)
     except OSError:  # the network's and the disk's are the caller's to explain
@@ -87,7 +141,7 @@ def _create(spec: ModelSpec, pretrained: bool) -> nn.Module:
     except Exception as error:  # constructors check their arguments in their own ways
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "no arguments"
         raise ModelError(f"model {spec.name} cannot be built with {given}: "
-                         f"{one_line(error)}; correct --model-kwargs or --weights") from error
+                         f"{one_line(error)}; correct `model_kwargs` or `weights`") from error
     return model
 
 
@@ -100,16 +154,11 @@ def _pretrained(spec: ModelSpec) -> nn.Module:
             why = one_line(error) if answers else "the Hugging Face hub cannot be reached"
             raise ModelError(
                 f"{_hub_file(spec.name)} is not in the cache and cannot be had ({why}); give it "
-                f"with --weights FILE and images with --data FOLDER, or run offline: "
+                f"as `weights` and a folder of images as `data`, or run offline: "
                 f"{OFFLINE_COMMAND}"
             ) from error
     trained = getattr(model, "pretrained_cfg", {}).get("num_classes")
-    classes = getattr(model, "num_classes", None)
-    if trained and classes != trained:
-        raise ModelError(
-            f"the pretrained weights of {spec.name} have {trained} classes, but --num-classes is "
-            f"{classes}, which would leave the classifier untrained; give --weights FILE"
-        )
+    _check_classes(spec, trained, _classes(model))
     return model
 
 

@@ -35,11 +35,18 @@ def read_state_dict(weights: str) -> dict[str, torch.Tensor]:
 
     Wrappers ({"model": …}, {"state_dict": …} and their EMA twins) and the prefixes of
     DistributedDataParallel and torch.compile are taken off.
+
+    Args:
+        weights: a name of `EMBEDDED_WEIGHTS`, else a path.
+
+    Raises:
+        ModelError: there is no such file, it cannot be read without running what is in it, or it
+            holds something other than tensors by name.
     """
     embedded = EMBEDDED_WEIGHTS.get(weights)
     path = Path(str(files("ztp_search.data") / embedded)) if embedded else Path(weights)
     if not path.is_file():
-        raise ModelError(f"--weights must be a file or one of {', '.join(EMBEDDED_WEIGHTS)}, "
+        raise ModelError(f"`weights` must be a file or one of {', '.join(EMBEDDED_WEIGHTS)}, "
                          f"but there is no file {path}")
     content = _load(path)
     while isinstance(content, Mapping):
@@ -83,8 +90,16 @@ def _load(path: Path) -> Any:
 
 
 def fit(model: nn.Module, tensors: Mapping[str, torch.Tensor], weights: str) -> None:
-    """Load `tensors` into `model`; raises ModelError naming what is missing, too much, or of
-    another shape."""
+    """Load `tensors` into `model`, which must have the same names and shapes.
+
+    Args:
+        model: changed in place.
+        tensors: by name; converted to the model's types.
+        weights: where they come from, for messages.
+
+    Raises:
+        ModelError: names what is missing, unexpected, or of another shape.
+    """
     expected = model.state_dict()
     missing = [key for key in expected if key not in tensors]
     unexpected = [key for key in tensors if key not in expected]
@@ -101,7 +116,7 @@ def fit(model: nn.Module, tensors: Mapping[str, torch.Tensor], weights: str) -> 
     ]  # fmt: skip
     if wrong:
         raise ModelError(f"weights {weights} must fit the model, but have tensors "
-                         f"{', '.join(wrong)}; correct --model, --model-kwargs or --num-classes")
+                         f"{', '.join(wrong)}; correct `model`, `model_kwargs` or `num_classes`")
     model.load_state_dict(tensors)
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ztp_search.backbones import Trunk, pruner_of
+from ztp_search.backbones import ActivationCache, pruner_of
 from ztp_search.data import normalise
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.runtime import DTYPES, Runtime
@@ -90,7 +90,7 @@ class ModelRunner:
         torch.set_num_threads(runtime.threads)
         self.model = model.to(runtime.device, self.dtype).eval()
         self.pruner = pruner_of(self.model)
-        self._batches: OrderedDict[ImageRange, Trunk] = OrderedDict()
+        self._batches: OrderedDict[ImageRange, ActivationCache] = OrderedDict()
 
     def run(
         self, configs: Sequence[PruningConfig | None], images: ImageRange
@@ -146,14 +146,14 @@ class ModelRunner:
         """Give back all memory that is kept for the next `run`."""
         self._batches.clear()
 
-    def _activations(self, batch: ImageRange) -> Trunk:
+    def _activations(self, batch: ImageRange) -> ActivationCache:
         """The batch, as far through the blocks as earlier configurations have taken it."""
         if batch not in self._batches:
             images = self.images[batch.image_set]
             pixels = torch.from_numpy(np.array(images[batch.start : batch.stop]))
             pixels = pixels.to(self.runtime.device)
             x = normalise(pixels, self.mean, self.std).to(self.dtype)  # (B, C, H, W)
-            self._batches[batch] = Trunk(self.pruner, x)
+            self._batches[batch] = ActivationCache(self.pruner, x)
         self._batches.move_to_end(batch)
         return self._batches[batch]
 

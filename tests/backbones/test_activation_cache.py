@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import ztp_search
-from ztp_search.backbones import Pruner, Trunk, pruner_of
+from ztp_search.backbones import ActivationCache, Pruner, pruner_of
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.config import CHOICES, PruningConfig, PruningLayer
 from ztp_search.pruning.cost import Geometry
@@ -61,9 +61,9 @@ def on_its_own(model: VisionTransformer, config: PruningConfig | None, x: Tensor
     return logits, list(pruner_of(model).fallbacks)
 
 
-def assert_same(trunk: Trunk, pruner: Pruner, config: Any, expected: Expected) -> None:
+def assert_same(cache: ActivationCache, pruner: Pruner, config: Any, expected: Expected) -> None:
     logits, fallbacks = expected
-    got = trunk.logits(config)
+    got = cache.logits(config)
     assert got.dtype == logits.dtype and torch.equal(got, logits), config
     assert len(pruner.fallbacks) == len(fallbacks), config
     for mine, plain in zip(pruner.fallbacks, fallbacks, strict=True):
@@ -72,7 +72,7 @@ def assert_same(trunk: Trunk, pruner: Pruner, config: Any, expected: Expected) -
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", MODELS)
-def test_configurations_through_one_trunk_equal_each_on_its_own(
+def test_configurations_through_one_cache_equal_each_on_its_own(
     name: str, dtype: torch.dtype
 ) -> None:
     rng = random.Random(f"{name} {dtype}")
@@ -82,18 +82,18 @@ def test_configurations_through_one_trunk_equal_each_on_its_own(
     x = images_for(model)
     expected = {config: on_its_own(plain, config, x) for config in configs}
     assert len({tuple(logits.flatten().tolist()) for logits, _ in expected.values()}) > 5
-    trunk = Trunk(pruner, x)
+    cache = ActivationCache(pruner, x)
     for config in [*configs, *reversed(configs), *rng.sample(configs, len(configs))]:
-        assert_same(trunk, pruner, config, expected[config])
+        assert_same(cache, pruner, config, expected[config])
 
 
 def test_fallbacks_were_seen_of_all_some_and_no_images() -> None:
     shares = set()
     for name in MODELS:
         model = make(name)
-        pruner, trunk = pruner_of(model), Trunk(pruner_of(model), images_for(model))
+        pruner, cache = pruner_of(model), ActivationCache(pruner_of(model), images_for(model))
         for config in configs_for(pruner.geometry, random.Random(f"{name} torch.float32")):
-            trunk.logits(config)
+            cache.logits(config)
             shares |= {float(fallback.float().mean()) for fallback in pruner.fallbacks}
     assert {0.0, 1.0} < shares
 
@@ -105,17 +105,17 @@ def test_shallow_after_deep_and_deep_after_shallow_are_the_same(
 ) -> None:
     model, plain = make(name), make(name)
     x = images_for(model)
-    trunk = Trunk(pruner_of(model), x)
+    cache = ActivationCache(pruner_of(model), x)
     for block in (*order, *order):
         for s_tokens in (0, 2):  # the first one looks at features for the second one's sake
             config = after(block, s_tokens=s_tokens)
-            assert_same(trunk, pruner_of(model), config, on_its_own(plain, config, x))
+            assert_same(cache, pruner_of(model), config, on_its_own(plain, config, x))
 
 
 def test_batches_on_their_way_at_the_same_time_do_not_mix() -> None:
     model, plain = make("class token"), make("class token")
     x, y = images_for(model, 7).split([3, 4])
-    first, second = Trunk(pruner_of(model), x), Trunk(pruner_of(model), y)
+    first, second = ActivationCache(pruner_of(model), x), ActivationCache(pruner_of(model), y)
     for config in (after(2), None, after(1, "x"), after(2)):
         assert_same(first, pruner_of(model), config, on_its_own(plain, config, x))
         assert_same(second, pruner_of(model), config, on_its_own(plain, config, y))
@@ -142,17 +142,17 @@ def runs_of(model: VisionTransformer) -> collections.Counter[tuple[int, bool]]:
 def test_a_stock_block_is_run_once_however_many_configurations_come() -> None:
     model = make("odd grid, more blocks")
     runs = runs_of(model)
-    trunk = Trunk(pruner_of(model), images_for(model))
+    cache = ActivationCache(pruner_of(model), images_for(model))
 
-    def play(*blocks: int) -> None:
+    def run(*blocks: int) -> None:
         for block, retention in itertools.product(blocks, (0.8, 0.5, 0.3)):
-            trunk.logits(PruningConfig((PruningLayer(block, retention, 2, 3),)))
+            cache.logits(PruningConfig((PruningLayer(block, retention, 2, 3),)))
 
-    play(3)  # blocks 1 and 2 are stock, and 3 shows its attention
+    run(3)  # blocks 1 and 2 are stock, and 3 shows its attention
     assert runs == {(1, True): 1, (2, True): 1, (3, False): 1}
-    play(2, 3)  # block 2 now shows its own, once
+    run(2, 3)  # block 2 now shows its own, once
     assert runs == {(1, True): 1, (2, True): 1, (3, False): 1, (2, False): 1}
-    play(5, 3, 2, 5, 1)  # 3 and 4 are stock, too; 5 and 1 show theirs
+    run(5, 3, 2, 5, 1)  # 3 and 4 are stock, too; 5 and 1 show theirs
     stock, shown = (1, 2, 3, 4), (1, 2, 3, 5)
     assert runs == {**{(b, True): 1 for b in stock}, **{(b, False): 1 for b in shown}}
 
@@ -162,9 +162,9 @@ def test_the_stem_is_run_once_and_a_batch_of_its_own_for_each_batch() -> None:
     stems: list[int] = []
     model.patch_embed.register_forward_hook(lambda *_: stems.append(1))
     for batches in (1, 2):
-        trunk = Trunk(pruner_of(model), images_for(model))
+        cache = ActivationCache(pruner_of(model), images_for(model))
         for config in (after(3), after(1), after(2), after(2, "x"), after(3, "query")):
-            trunk.logits(config)
+            cache.logits(config)
         assert len(stems) == batches
 
 
@@ -174,11 +174,11 @@ def test_the_stem_is_run_once_and_a_batch_of_its_own_for_each_batch() -> None:
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)])
 def test_nbytes_grows_by_what_is_kept(dtype: torch.dtype, size: int) -> None:
     model = make("class token", dtype)  # 16 patch tokens and a class token of 48 numbers, 3 heads
-    trunk = Trunk(pruner_of(model), images_for(model, 5))
+    cache = ActivationCache(pruner_of(model), images_for(model, 5))
     tokens = 5 * 17 * 48 * size  # a block's input or output, and the keys of all heads
     attention = 5 * 3 * 17 * 17 * size
     expected = 5 * 3 * 32 * 32 * size
-    assert trunk.nbytes == expected
+    assert cache.nbytes == expected
     for config, more in [
         (None, 0),
         (PruningConfig((NOTHING,)), 0),
@@ -190,25 +190,25 @@ def test_nbytes_grows_by_what_is_kept(dtype: torch.dtype, size: int) -> None:
         (after(3, "value"), 2 * tokens + attention),
         (after(2), 0),
     ]:
-        trunk.logits(config)
+        cache.logits(config)
         expected += more
-        assert trunk.nbytes == expected, config
+        assert cache.nbytes == expected, config
 
 
 @pytest.mark.parametrize("features", CHOICES["features"])
 @pytest.mark.parametrize("name", MODELS)
 def test_nothing_is_kept_that_nbytes_does_not_count(name: str, features: str) -> None:
     model = make(name)
-    trunk = Trunk(pruner_of(model), images_for(model))
+    cache = ActivationCache(pruner_of(model), images_for(model))
     for block in (2, 1, 3):
-        trunk.logits(after(block, features))
-    assert sum(storages(trunk).values()) == trunk.nbytes
+        cache.logits(after(block, features))
+    assert sum(storages(cache).values()) == cache.nbytes
 
 
-def storages(trunk: Trunk) -> dict[int, int]:
-    """Bytes of all memory that a trunk holds on to, by address: a view holds on to the whole."""
-    seen = [(each.tokens, each.attention, each.features) for each in trunk._seen.values()]
-    tensors = [trunk._images, *trunk._inputs, *itertools.chain(*seen)]
+def storages(cache: ActivationCache) -> dict[int, int]:
+    """Bytes of all memory that a cache holds on to, by address: a view holds on to the whole."""
+    seen = [(each.tokens, each.attention, each.features) for each in cache._observations.values()]
+    tensors = [cache._images, *cache._outputs, *itertools.chain(*seen)]
     blocks = [each.untyped_storage() for each in tensors if each is not None]
     return {block.data_ptr(): block.nbytes() for block in blocks}
 
@@ -225,9 +225,9 @@ def hooks(model: nn.Module) -> Iterator[Any]:
 def test_the_model_is_stock_again_afterwards(name: str) -> None:
     model, plain = make(name), make(name)
     x = images_for(model)
-    trunk = Trunk(pruner_of(model), x)
+    cache = ActivationCache(pruner_of(model), x)
     for config in (after(2), after(1, "value"), after(3, "query")):
-        trunk.logits(config)
+        cache.logits(config)
         assert torch.equal(model(x), on_its_own(plain, config, x)[0])  # as `apply` would
     pruner_of(model).set(None)
     assert not list(hooks(model))
@@ -240,28 +240,28 @@ def test_a_forward_that_fails_leaves_no_trace() -> None:
     x = images_for(model)
     pruner = pruner_of(model)
     with pytest.raises(AssertionError, match="height"):  # in the stem
-        Trunk(pruner, x[..., :16, :16]).logits(after(2))
+        ActivationCache(pruner, x[..., :16, :16]).logits(after(2))
     before = len(list(hooks(model)))
-    trunk = Trunk(pruner, x)
+    cache = ActivationCache(pruner, x)
     breaking = model.blocks[1].mlp.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # in the block that shows its attention
-        trunk.logits(after(2))
+        cache.logits(after(2))
     breaking.remove()
     assert len(list(hooks(model))) == before
     assert torch.equal(model(x), on_its_own(plain, after(2), x)[0])
     for config in (after(2), after(3)):
         assert torch.equal(ztp_search.apply(model, config)(x), on_its_own(plain, config, x)[0])
-        assert_same(trunk, pruner, config, on_its_own(plain, config, x))
+        assert_same(cache, pruner, config, on_its_own(plain, config, x))
 
 
 def test_a_configuration_that_does_not_fit_is_refused_and_the_next_one_is_not() -> None:
     model, plain = make("class token"), make("class token")
     x = images_for(model)
-    trunk = Trunk(pruner_of(model), x)
-    trunk.logits(after(2))
-    nbytes = trunk.nbytes
+    cache = ActivationCache(pruner_of(model), x)
+    cache.logits(after(2))
+    nbytes = cache.nbytes
     with pytest.raises(ConfigError, match="after_block=4"):
-        trunk.logits(PruningConfig((PruningLayer(4, 0.5),)))
-    assert trunk.nbytes == nbytes
+        cache.logits(PruningConfig((PruningLayer(4, 0.5),)))
+    assert cache.nbytes == nbytes
     for config in (after(2), after(1)):
-        assert_same(trunk, pruner_of(model), config, on_its_own(plain, config, x))
+        assert_same(cache, pruner_of(model), config, on_its_own(plain, config, x))

@@ -1,0 +1,186 @@
+"""One model's pruning, switched from configuration to configuration."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ztp_search.backbones.base import Backbone, BlockObservation, Handle
+from ztp_search.backbones.families import backbone_of
+from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.pruning.cost import token_counts
+from ztp_search.pruning.scoring import Kept, prune_tokens
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+class Pruner:
+    """The pruning of one model: `set(config)` switches it on, `set(None)` takes it off.
+
+    Without a configuration nothing is attached to the model, so it is stock to the bit.
+
+    backbone, geometry: of the model as it was when it was patched.
+    config: what the model is pruned by at present.
+    first: the first pruning layer that prunes anything; None where none does.
+    tokens: per pruning layer of the last forward {"after_block", "s", "i", "layer"}, indices into
+        the unpruned sequence, (images, kept), prefix included; only with `record_tokens`.
+    fallbacks: per pruning layer of the last forward, for which images the head filter left no
+        head, (images,).
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self.model = backbone.model
+        self.geometry = backbone.geometry()
+        self.config: PruningConfig | None = None
+        self.first: AttachedLayer | None = None
+        self.tokens: list[dict[str, Any]] = []
+        self.fallbacks: list[Tensor] = []
+        self._handles: list[Handle] = []
+
+    def set(self, config: PruningConfig | None, record_tokens: bool = False) -> None:
+        """Prune as `config` says from the next forward on.
+
+        Raises:
+            ConfigError: the configuration does not fit the model, which then stays as it was.
+        """
+        counts = token_counts(self.geometry, config) if config is not None else ()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self.config = config
+        self.first = None
+        self.tokens = []
+        self.fallbacks = []
+        if config is None or not config.layers:
+            return
+        self._handles.append(self.backbone.before_block(1, self._begin))
+        for layer in config.layers:
+            n_in, n_out = counts[layer.after_block - 1], counts[layer.after_block]
+            attached = AttachedLayer(self, config, layer, n_out, record_tokens)
+            if n_in != n_out:
+                self._handles.append(attached.attach())
+                self.first = self.first or attached
+            elif record_tokens:  # prunes nothing: the block stays stock
+                self._handles.append(
+                    self.backbone.before_block(layer.after_block + 1, attached.record_all)
+                )
+
+    def begin(self) -> None:
+        """Forget what the last forward left."""
+        self.tokens = []
+        self.fallbacks = []
+        self.model.ztp_tokens = self.tokens
+        self.backbone.begin_forward()
+
+    def _begin(self, _x: Tensor) -> None:
+        self.begin()
+
+
+class AttachedLayer:
+    """One pruning layer of a configuration, at work in a model."""
+
+    def __init__(
+        self,
+        pruner: Pruner,
+        config: PruningConfig,
+        layer: PruningLayer,
+        n_out: int,
+        record_tokens: bool,
+    ) -> None:
+        self.pruner = pruner
+        self.config = config
+        self.layer = layer
+        self.kept = n_out - pruner.geometry.prefix_tokens
+        self.record_tokens = record_tokens
+
+    def attach(self) -> Handle:
+        """Prune the output of the block from its next run on."""
+        features = self.config.features if self.layer.s_tokens else None
+        return self.pruner.backbone.reduce_after(self.layer.after_block, self.prune, features)
+
+    def prune(self, observation: BlockObservation) -> Tensor:
+        """The tokens that are kept, (B, N', D)."""
+        kept = self._reduce(observation)
+        self.pruner.fallbacks.append(kept.fallback)
+        if self.record_tokens:
+            self._record(kept)
+        return self.pruner.backbone.select(observation.tokens, kept.layer)
+
+    def record_all(self, x: Tensor) -> None:
+        """Leave the record of a layer that prunes nothing; `x` is what the next block gets."""
+        images, n, _ = x.shape
+        everything = torch.arange(n, device=x.device).expand(images, -1)
+        none = torch.zeros(images, dtype=torch.bool, device=x.device)
+        self._record(Kept(everything, everything, everything, none))
+
+    def _reduce(self, observation: BlockObservation) -> Kept:
+        """Ask the method which tokens to keep."""
+        return prune_tokens(
+            observation.attention,
+            observation.features,
+            self.config,
+            prefix_tokens=self.pruner.geometry.prefix_tokens,
+            class_token=self.pruner.geometry.class_token,
+            s_tokens=self.layer.s_tokens,
+            kept=self.kept,
+            wpr_iterations=self.layer.wpr_iterations,
+        )
+
+    def _record(self, kept: Kept) -> None:
+        s, i = kept.after_s, kept.after_i
+        if self.pruner.tokens:  # positions -> indices into the unpruned sequence
+            before = self.pruner.tokens[-1]["layer"]
+            s, i = before.gather(1, s), before.gather(1, i)
+        layer = i if self.config.order == "i'-s-i" else s
+        self.pruner.tokens.append(
+            {"after_block": self.layer.after_block, "s": s, "i": i, "layer": layer}
+        )
+
+
+def pruner_of(model: nn.Module) -> Pruner:
+    """The model's pruner, made on the first call and kept with the model ("patch once").
+
+    Raises:
+        ModelError: the model is not supported.
+    """
+    pruner = getattr(model, "ztp_pruner", None)
+    if not isinstance(pruner, Pruner):
+        backbone = backbone_of(model)
+        pruner = Pruner(backbone)
+        backbone.model.ztp_pruner = pruner
+    return pruner
+
+
+def apply(
+    model: ModelT, config: PruningConfig | None, *, record_tokens: bool = False
+) -> ModelT:
+    """Prune `model` as `config` says from its next forward on.
+
+    The model is patched in place and called as before. A model without a classifier gives pruned
+    features.
+
+    Args:
+        model: a timm model of a supported family, with any weights, on any device.
+        config: None makes the model stock again, bit for bit.
+        record_tokens: have `model.ztp_tokens` list after each forward, per pruning layer,
+            {"after_block": l, "s": …, "i": …, "layer": …}: indices into the unpruned sequence,
+            prefix included, (images, kept) of what is left after the S-stage, the I-stage and the
+            whole layer.
+
+    Returns:
+        `model` itself.
+
+    Raises:
+        ModelError: the model is not supported.
+        ConfigError: the configuration does not fit the model.
+
+    Example:
+        >>> model = timm.create_model("deit_small_patch16_224", pretrained=True).eval()
+        >>> file = ztp_search.load_config("best.json")
+        >>> logits = ztp_search.apply(model, file.config)(images)
+    """
+    pruner_of(model).set(config, record_tokens)
+    return model
