@@ -179,8 +179,8 @@ def apply(
 
     Example:
         >>> model = timm.create_model("deit_small_patch16_224", pretrained=True).eval()
-        >>> file = ztp_search.load_config("best.json")
-        >>> logits = ztp_search.apply(model, file.config)(images)
+        >>> config = ztp_search.load_config("best.json")
+        >>> logits = ztp_search.apply(model, config)(images)
     """
     pruner_of(model).set(config, record_tokens)
     return model
