@@ -29,7 +29,7 @@ from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.samplers import MonteCarlo
 from ztp_search.space.decoder import Decoder
 from ztp_search.space.space import load_space
-from ztp_search.study import NewTrial, Study, Update
+from ztp_search.study import NewTrial, StudyDriver, StudyReader, Update
 
 RUNGS = (384, 768, 1536, 3072)
 """Images seen by the end of each rung."""
@@ -72,12 +72,12 @@ def large_study(decoder: Decoder, trials: list[NewTrial], folder: str | None) ->
         with opened(url, decoder) as study:
             race(study, trials[:-RACED], 256)
             study.start(trials[-RACED:])
-        loaded = Study.load(url, "benchmark")
+        loaded = StudyReader.open(url, "benchmark")
         with loaded:
             result = {
                 "trials": len(trials),
                 "mebibytes": Path(url.removeprefix("sqlite:///")).stat().st_size / 2**20,
-                "open_to_read_seconds": seconds(lambda: Study.load(url, "benchmark").close()),
+                "open_to_read_seconds": seconds(lambda: StudyReader.open(url, "benchmark").close()),
                 "resume_seconds": seconds(lambda: opened(url, decoder).close()),
                 "trials_seconds": seconds(loaded.trials),
                 "best_10_seconds": seconds(lambda: loaded.best(10)),
@@ -87,7 +87,7 @@ def large_study(decoder: Decoder, trials: list[NewTrial], folder: str | None) ->
     return result
 
 
-def race(study: Study, trials: list[NewTrial], batch: int) -> dict[str, float]:
+def race(study: StudyDriver, trials: list[NewTrial], batch: int) -> dict[str, float]:
     """Seconds per trial of each step of all trials, so many to a transaction."""
     generator = np.random.default_rng(0)
     correct = generator.random((len(trials), RUNGS[-1])) < 0.75
@@ -147,9 +147,9 @@ def database(folder: str | None) -> Iterator[str]:
         yield f"sqlite:///{path}/study.db"
 
 
-def opened(url: str, decoder: Decoder) -> Study:
+def opened(url: str, decoder: Decoder) -> StudyDriver:
     blocks = [block.block for block in decoder.blocks]
-    return Study.open(url, "benchmark", {}, blocks=blocks, ranges=decoder.parameter_ranges())
+    return StudyDriver.open(url, "benchmark", {}, blocks=blocks, ranges=decoder.parameter_ranges())
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -30,7 +30,7 @@ from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import resolve_runtime
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.samplers import SAMPLERS
-from ztp_search.study import StoredTrial, Study
+from ztp_search.study import StoredTrial, StudyReader
 
 WAYS = (*SAMPLERS, "monte-carlo + refine")
 STORAGE = f"sqlite:///{CACHE / 'samplers.db'}"
@@ -118,7 +118,7 @@ def _stored(args: argparse.Namespace, way: str, trials: int, seed: int) -> list[
     for size in sorted(args.trials):
         if size == trials or (learns and size > trials):
             try:
-                with Study.load(STORAGE, _name(args, way, size, seed)) as study:
+                with StudyReader.open(STORAGE, _name(args, way, size, seed)) as study:
                     found = [trial for trial in study.trials() if trial.number < trials]
             except StudyError:
                 continue

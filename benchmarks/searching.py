@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ztp_search.study import StoredTrial, Study
+from ztp_search.study import StoredTrial, StudyReader
 
 COMMAND = (sys.executable, "-m", "ztp_search.cli.main")
 POLL_SECONDS = 0.2
@@ -86,7 +86,7 @@ class Running:
                 raise SystemExit("the search failed: " + "".join(self._said.readlines()[-5:]))
             document = json.load(self._printed)
         database = self.out / "studies.db"
-        with Study.load(f"sqlite:///{database}", document["study"]) as study:
+        with StudyReader.open(f"sqlite:///{database}", document["study"]) as study:
             trials = study.trials()
         first, last = span(database, document["study"])
         return Searched(document, trials, self.began, first, last)

@@ -45,7 +45,7 @@ from ztp_search.pruning.budget import parse_budget
 from ztp_search.settings import WorkerOptions
 from ztp_search.space.decoder import Decoder
 from ztp_search.space.space import load_space
-from ztp_search.study import Study
+from ztp_search.study import StudyDriver
 
 CLASSES = 10
 BATCH_SIZE = 64
@@ -235,7 +235,7 @@ def simulate(
     evaluator = SleepingEvaluator(pool, model, labels, progress)
     timed = Timed()
     with tempfile.TemporaryDirectory() as folder:
-        study = Study.open(
+        study = StudyDriver.open(
             f"sqlite:///{Path(folder) / 'studies.db'}", "simulated", {},
             blocks=[block.block for block in decoder.blocks], ranges=decoder.parameter_ranges(),
         )  # fmt: skip

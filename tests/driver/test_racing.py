@@ -36,7 +36,7 @@ from ztp_search.errors import StudyError
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.model_runner import ModelRunner
 from ztp_search.racing import RACING
-from ztp_search.study import StoredTrial, Study
+from ztp_search.study import StoredTrial, StudyReader
 
 RUNGS = (64, 128, 256)
 
@@ -294,7 +294,7 @@ def test_several_budgets_share_what_they_can(
         )
     front = [point["accuracy"] for point in found["front"] if point["on_front"]]
     assert front == sorted(set(front)) and found["front"][0]["on_front"]
-    with Study.load(url_of(tmp_path), "s-60%") as study:
+    with StudyReader.open(url_of(tmp_path), "s-60%") as study:
         assert len(study.trials()) == 6
     one = race(tmp_path, "--budget", "60%", "--study", "s-60%", "--trials", "6", "--images", "64")
     assert one | {"seconds": 0} == found["budgets"][1] | {"seconds": 0}
@@ -373,5 +373,5 @@ def test_best_takes_the_budget_that_was_worked_on_when_the_search_was_interrupte
 ) -> None:
     with pytest.raises(Interrupted):
         race(tmp_path, "--budget", "50%,60%", heard=Interrupting(1))
-    with Study.load(url_of(tmp_path), None) as study:
+    with StudyReader.open(url_of(tmp_path), None) as study:
         assert study.name == "s-50%" and study.trials()

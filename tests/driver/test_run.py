@@ -1,9 +1,7 @@
 """Searches from end to end: the same study from any number of workers, through any death."""
 
-import fcntl
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from helpers.running import (
     results,
     stored,
     until,
-    url_of,
 )
 from PIL import Image
 
@@ -38,7 +35,6 @@ from ztp_search.errors import DataError, StudyError, ZtpError
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.racing import paired_difference
 from ztp_search.results.documents import verdict
-from ztp_search.study import Study
 
 
 class Heard(Progress):
@@ -156,20 +152,6 @@ def test_the_size_of_a_task_changes_nothing(
     monkeypatch.setattr(ztp_search.evaluation.scheduler, "RANGE_IMAGES", 32)
     search(tmp_path, "--trials", "2")
     assert results(stored(tmp_path)) == results(stored(finished.out))[:2]
-
-
-def test_a_reader_waits_for_the_tables_and_does_not_make_them_too(tmp_path: Path) -> None:
-    path = tmp_path / "studies.db"
-    path.touch()  # a search is on its way up
-    with open(f"{path}.lock", "w") as lock, ThreadPoolExecutor() as pool:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        reader = pool.submit(Study.load, url_of(tmp_path), "s")
-        with pytest.raises(TimeoutError):
-            reader.result(timeout=1.0)
-        assert path.stat().st_size == 0
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        with pytest.raises(StudyError, match="holds no study yet"):
-            reader.result()
 
 
 def test_a_finished_search_evaluates_nothing_and_starts_no_workers(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ztp_search.cli.arguments import parse
-from ztp_search.study import StoredTrial, Study
+from ztp_search.study import StoredTrial, StudyReader
 
 TRIALS = 8
 SEARCH = [
@@ -45,12 +45,12 @@ def url_of(out: Path) -> str:
 
 
 def stored(out: Path, study: str = "s") -> list[StoredTrial]:
-    with Study.load(url_of(out), study) as each:
+    with StudyReader.open(url_of(out), study) as each:
         return each.trials()
 
 
 def attributes(out: Path, study: str = "s") -> dict[str, Any]:
-    with Study.load(url_of(out), study) as each:
+    with StudyReader.open(url_of(out), study) as each:
         return each.attributes()
 
 

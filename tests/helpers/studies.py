@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from ztp_search.pruning.config import PruningConfig, PruningLayer
-from ztp_search.study import NewTrial, Study, Update
+from ztp_search.study import NewTrial, StudyDriver, Update
 
 CONTRACT = {"seed": 0, "geometry": {"depth": 12, "heads": 6}, "space_sha256": "ab" * 32}
 BLOCKS = (3, 7)
@@ -31,8 +31,8 @@ def url_of(folder: Path) -> str:
     return f"sqlite:///{folder}/study.db"
 
 
-def open_study(url: str, name: str = "s", **changes: object) -> Study:
-    return Study.open(url, name, {**CONTRACT, **changes}, blocks=BLOCKS, ranges=RANGES)
+def open_study(url: str, name: str = "s", **changes: object) -> StudyDriver:
+    return StudyDriver.open(url, name, {**CONTRACT, **changes}, blocks=BLOCKS, ranges=RANGES)
 
 
 def config_of(number: int) -> PruningConfig:
@@ -40,12 +40,12 @@ def config_of(number: int) -> PruningConfig:
     return PruningConfig((layer,), v_min=0.25, v_max=2.5)
 
 
-def start(study: Study, *numbers: int, **attrs: Any) -> None:
+def start(study: StudyDriver, *numbers: int, **attrs: Any) -> None:
     """In one transaction."""
     study.start([NewTrial(number, config_of(number), attrs) for number in numbers])
 
 
-def complete(study: Study, number: int, value: float, **attrs: Any) -> None:
+def complete(study: StudyDriver, number: int, value: float, **attrs: Any) -> None:
     study.update([Update(number, "complete", value, attrs)])
 
 

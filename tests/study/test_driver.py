@@ -1,210 +1,193 @@
-"""The driver of a study: there is one, and what it has committed outlives it."""
+"""Driving a study: what is stored, what is refused, and what a resume finds."""
 
-import multiprocessing.connection
-import os
-import signal
-import time
+import sqlite3
 from pathlib import Path
 
 import optuna
 import pytest
-import sqlalchemy as sa
-from helpers.studies import PROCESSES, config_of, open_study, optuna_study, start, url_of
+from helpers.studies import (
+    BLOCKS,
+    CONTRACT,
+    RANGES,
+    complete,
+    config_of,
+    open_study,
+    optuna_study,
+    start,
+    url_of,
+)
 
 from ztp_search.errors import StudyError
-from ztp_search.study import StoredTrial, Study, Update
+from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.study import NewTrial, StoredTrial, StudyDriver, StudyReader, Update
 
-TRIALS, RUNGS = 12, (100, 200, 300)
+
+def test_every_sqlite_connection_has_the_settings(tmp_path: Path) -> None:
+    with open_study(url_of(tmp_path)) as study:
+        engine = study._database.engine
+        with engine.connect() as one, engine.connect() as two, engine.connect() as three:
+            for connection in (one, two, three):
+                pragmas = [
+                    connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()
+                    for pragma in ("journal_mode", "synchronous", "busy_timeout")
+                ]
+                assert pragmas == ["wal", 1, 60000]  # 1 is NORMAL
 
 
-def test_a_study_has_one_driver(tmp_path: Path) -> None:
-    with open_study(url_of(tmp_path)):
-        with pytest.raises(StudyError) as refused:
-            open_study(url_of(tmp_path))
-        assert f"process {os.getpid()} on " in str(refused.value)
-        assert "\n" not in str(refused.value)
-        open_study(url_of(tmp_path), "another").close()
-        Study.load(url_of(tmp_path), "s").close()
+def test_opening_prints_and_logs_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    open_study(url_of(tmp_path)).close()
+    open_study(url_of(tmp_path)).close()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["a b.db", "{b}.db", "50%.db", "a@b:c.db"])
+def test_any_file_name_will_do_and_folders_are_made(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "new" / "folder" / name
+    open_study(f"sqlite:///{path}").close()
+    assert path.is_file()
+    with StudyReader.open(f"sqlite:///{path}", "s") as study:
+        assert study.contract == {**CONTRACT, "parameters": study.contract["parameters"]}
+
+
+def test_a_running_trial_starts_again_under_its_number(tmp_path: Path) -> None:
+    with open_study(url_of(tmp_path)) as study:
+        start(study, 0, 1)
+        complete(study, 0, 0.5)
+        study.update([Update(1, "running", 0.25, {"images": 100}, 100)])
+    with open_study(url_of(tmp_path)) as study:
+        start(study, 1, 2, 3, images=0)
+        for number in (1, 2):
+            complete(study, number, 0.5 + number / 10)
+        assert [(t.number, t.value, t.attrs, t.rungs) for t in study.trials()] == [
+            (0, 0.5, {}, {}), (1, 0.6, {"images": 100}, {100: 0.25}),
+            (2, 0.7, {"images": 0}, {}), (3, None, {"images": 0}, {}),
+        ]  # fmt: skip
+
+
+def test_start_refuses_what_would_not_be_the_samplers_trial(tmp_path: Path) -> None:
+    with open_study(url_of(tmp_path)) as study:
+        start(study, 0, 1)
+        complete(study, 0, 0.5)
+        with pytest.raises(StudyError, match="trial 1 of study 's' .* another configuration"):
+            study.start([NewTrial(1, config_of(5), {}), NewTrial(2, config_of(2), {})])
+        with pytest.raises(StudyError, match="trial 0 of study 's' is finished"):
+            start(study, 0, 2)
+        for numbers in ((3,), (3, 4), (2, 4), (3, 2), (2, 2), (1, 3)):
+            with pytest.raises(StudyError, match="without gaps, but got .* 's' has 2 trials"):
+                start(study, *numbers)
+        assert len(study.trials()) == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 79.5])
+def test_only_fractions_of_one_are_stored(tmp_path: Path, value: float) -> None:
+    with open_study(url_of(tmp_path)) as study:
+        start(study, 0)
+        for state in ("running", "pruned", "complete"):
+            with pytest.raises(ValueError, match="trial 0: accuracy is a fraction of one"):
+                study.update([Update(0, state, value, {}, 100)])
+        with pytest.raises(ValueError, match="JSON"):
+            complete(study, 0, 0.5, stderr=float("nan"))
+        with pytest.raises(ValueError, match="JSON"):
+            start(study, 1, stderr=float("nan"))
+        with pytest.raises(ValueError, match="JSON"):
+            study.set_attribute("stderr", float("nan"))
+        assert study.trials() == [StoredTrial(0, "running", None, config_of(0), {}, {})]
+        assert study.attributes() == {}
+
+
+def test_parameters_outside_the_space_are_refused(tmp_path: Path) -> None:
+    with open_study(url_of(tmp_path)) as study:
+        with pytest.raises(ValueError, match="block03.retention = 0.2 is outside .* 0.3 to 1.0"):
+            study.start([NewTrial(0, PruningConfig((PruningLayer(3, 0.2),)), {})])
+        with pytest.raises(ValueError, match="block05.retention"):
+            study.start([NewTrial(0, PruningConfig((PruningLayer(5, 0.5),)), {})])
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    with open_study(url_of(tmp_path), weights=None) as study:
+        start(study, 0)
+    with pytest.raises(StudyError) as refused:
+        open_study(
+            url_of(tmp_path), seed=1, geometry={"depth": 24, "heads": 6},
+            space_sha256="cd" * 32, precision="fp16",
+        )  # fmt: skip
+    assert str(refused.value) == (
+        "study 's' was made with other settings: geometry.depth 12 (now 24), "
+        "precision not set (now fp16), seed 0 (now 1), "
+        "space_sha256 abababababab… (now cdcdcdcdcdcd…); "
+        "use another `study` name, or the old settings"
+    )
+    wide = {**RANGES, "v_max": (1.0, 30.0)}
+    with pytest.raises(StudyError, match=r"parameters.v_max \[1.0, 20.0\] \(now \[1.0, 30.0\]\)"):
+        StudyDriver.open(url_of(tmp_path), "s", CONTRACT, blocks=BLOCKS, ranges=wide)
     open_study(url_of(tmp_path)).close()
 
 
-def hold(url: str, pipe: multiprocessing.connection.Connection) -> None:
-    """A driver with a forked child, until killed."""
-    with open_study(url):
-        child = os.fork()
-        if child == 0:
-            time.sleep(60)
-            os._exit(0)
-        pipe.send(child)
-        time.sleep(60)
-
-
-def test_the_lock_dies_with_the_driver_though_its_children_live(tmp_path: Path) -> None:
-    here, there = PROCESSES.Pipe()
-    driver = PROCESSES.Process(target=hold, args=(url_of(tmp_path), there))
-    driver.start()
-    child = here.recv()
-    with pytest.raises(StudyError, match=f"process {driver.pid} on "):
-        open_study(url_of(tmp_path))
-    driver.kill()
-    driver.join()
-    try:
-        open_study(url_of(tmp_path)).close()
-        os.kill(child, 0)  # it is alive
-    finally:
-        os.kill(child, signal.SIGKILL)
-
-
-def value_of(number: int, images: int) -> float:
-    return (number * images // 100 % 10) / 10
-
-
-def drive(url: str, pipe: multiprocessing.connection.Connection, name: str = "s") -> None:
-    """Take the study up and bring it to its end; tell what is stored, batch by batch.
-
-    Batches grow, so that all sizes are interrupted.
-    """
-    with open_study(url, name) as study:
-        for first in range(len(study.trials()), TRIALS, 4):
-            start(study, *range(first, min(first + 4, TRIALS)), images=0)
-        size = 1
-        for images in RUNGS:
-            state = "complete" if images == RUNGS[-1] else "running"
-            left = [t.number for t in study.trials() if max(t.rungs, default=0) < images]
-            while left:
-                batch, left = left[:size], left[size:]
-                study.update([
-                    Update(n, state, value_of(n, images), {"images": images}, images)
-                    for n in batch
-                ])  # fmt: skip
-                pipe.send([(number, images) for number in batch])
-                size = size % 4 + 1
-
-
-def told_until_killed(url: str, messages: int, name: str = "s") -> set[tuple[int, int]]:
-    """What a driver said it had stored before it was killed, after so many messages or later."""
-    here, there = PROCESSES.Pipe()
-    driver = PROCESSES.Process(target=drive, args=(url, there, name))
-    driver.start()
-    there.close()
-    told: set[tuple[int, int]] = set()
-    try:
-        for _ in range(messages):
-            told |= set(here.recv())
-        driver.kill()
-        driver.join()
-        while here.poll():  # sent before it died
-            told |= set(here.recv())
-    except EOFError:  # it got to its end
-        driver.join()
-    return told
-
-
-def test_kill_9_at_any_moment_loses_no_committed_update(tmp_path: Path) -> None:
-    told: set[tuple[int, int]] = set()
-    for messages in (1, 2, 3, 4, 5, 99):
-        told |= told_until_killed(url_of(tmp_path), messages)
-        with open_study(url_of(tmp_path)) as study:
-            trials = study.trials()
-        assert [trial.number for trial in trials] == list(range(len(trials)))
-        stored = {(trial.number, images) for trial in trials for images in trial.rungs}
-        assert told <= stored and len(stored - told) <= 4
-        told = stored  # a batch may be stored that it died before telling
-        for trial in trials:
-            seen = max(trial.rungs, default=0)
-            done = seen == RUNGS[-1]
-            assert trial == StoredTrial(
-                trial.number, "complete" if done else "running",
-                value_of(trial.number, seen) if done else None, config_of(trial.number),
-                {"images": seen},
-                {images: value_of(trial.number, images) for images in RUNGS if images <= seen},
-            )  # fmt: skip
-    assert told == {(number, images) for number in range(TRIALS) for images in RUNGS}
-
-
-def die_at_commit(url: str, last_words: str) -> None:
-    with open_study(url) as study:
-        start(study, 0, 1, images=0)
-        study.update([Update(1, "running", 0.25, {"images": 100}, 100)])
-        sa.event.listen(study._optuna.engine, "commit", lambda _: os.kill(os.getpid(), 9))
-        if last_words == "start":
-            start(study, 2, 3, images=0)
-        study.update([
-            Update(0, "pruned", 0.5, {"images": 100}, 100),
-            Update(1, "complete", 0.5, {"images": 200}, 200),
-        ])  # fmt: skip
-
-
-@pytest.mark.parametrize("last_words", ["start", "update"])
-def test_a_transaction_that_was_not_committed_leaves_no_trace(
-    tmp_path: Path, last_words: str
-) -> None:
-    driver = PROCESSES.Process(target=die_at_commit, args=(url_of(tmp_path), last_words))
-    driver.start()
-    driver.join()
-    assert driver.exitcode == -signal.SIGKILL
+def test_a_first_driver_that_died_while_storing_settings_is_made_up_for(tmp_path: Path) -> None:
+    open_study(url_of(tmp_path)).close()
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("delete from study_user_attributes where key = 'contract.geometry'")
+    connection.close()
+    with pytest.raises(StudyError, match=r"settings: seed 0 \(now 1\);"):
+        open_study(url_of(tmp_path), seed=1)
     with open_study(url_of(tmp_path)) as study:
-        assert study.trials() == [
-            StoredTrial(0, "running", None, config_of(0), {"images": 0}, {}),
-            StoredTrial(1, "running", None, config_of(1), {"images": 100}, {100: 0.25}),
-        ]
-        start(study, 2, 3)
+        assert study.contract["geometry"] == CONTRACT["geometry"]
 
 
-@pytest.mark.server
-@pytest.mark.parametrize("variable", ["ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB"])
-def test_a_database_server_keeps_the_same_study(variable: str) -> None:
-    url = os.environ.get(variable)
-    if not url:
-        pytest.skip(f"{variable} names no database")
-    name = f"test-{os.getpid()}-{time.time_ns()}"
-    try:
-        with open_study(url, name) as study:
-            start(study, 0, 1, 2, images=0)
-            study.update([
-                Update(1, "running", 0.25, {"images": 100}, 100),
-                Update(2, "running", 0.125, {"images": 100}, 100),
-            ])  # fmt: skip
-            study.update([
-                Update(0, "complete", 0.1, {"images": 500}),
-                Update(1, "pruned", 0.5, {"images": 200}, 200),
-                Update(2, "running", 0.25, {"images": 200}, 200),
-            ])  # fmt: skip
-            with pytest.raises(StudyError, match=f"process {os.getpid()} on "):
-                open_study(url, name)
-            open_study(url, f"{name}-other").close()
-            password = sa.make_url(url).password
-            stored = [study.storage, study.contract, study.attributes(), study.trials()]
-            assert not password or password not in repr(stored)
-        with open_study(url, name) as study:
-            start(study, 2, 3, images=0)
-            study.update([
-                Update(2, "complete", 0.3, {"images": 500}, 500),
-                Update(3, "failed", None, {"failure": "no"}),
-            ])  # fmt: skip
-            assert [(t.state, t.value, t.attrs["images"], t.rungs) for t in study.trials()] == [
-                ("complete", 0.1, 500, {}), ("pruned", 0.5, 200, {100: 0.25, 200: 0.5}),
-                ("complete", 0.3, 500, {100: 0.125, 200: 0.25, 500: 0.3}), ("failed", None, 0, {}),
-            ]  # fmt: skip
-            assert [trial.number for trial in study.best(1)] == [2]
-            start(study, 4, 5)
-            with optuna_study(url, name) as optunas:
-                assert [t.value for t in optunas.trials] == [0.1, 0.5, 0.3, None, None, None]
-                optunas.tell(5, 0.75)
-            with pytest.raises(StudyError, match="another program has finished trial 5"):
-                study.update([Update(4, "complete", 0.5, {}), Update(5, "complete", 0.5, {})])
-            assert [trial.state for trial in study.trials()[4:]] == ["running", "complete"]
-        told = told_until_killed(url, 3, f"{name}-other")
-        for _ in range(100):  # until the server has seen the connection go
-            try:
-                study = open_study(url, f"{name}-other")
-                break
-            except StudyError:
-                time.sleep(0.1)
-        with study:
-            stored_rungs = {(t.number, images) for t in study.trials() for images in t.rungs}
-            assert told <= stored_rungs
-    finally:
-        for each in (name, f"{name}-other"):
-            with optuna_study(url, each) as optunas:
-                optuna.delete_study(study_name=each, storage=optunas._storage)
+def test_a_foreign_trial_is_refused_by_search_and_left_out_by_readers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_study(url_of(tmp_path)) as study:
+        start(study, 0)
+        with optuna_study(url_of(tmp_path)) as stored:
+            stored.enqueue_trial({"v_min": 0.1})
+        with pytest.raises(StudyError, match="another program has added 1 trials to 's'; use"):
+            start(study, 1, 2)
+        complete(study, 0, 0.5)
+    with pytest.raises(StudyError, match="but its trial 1 is another program's in 's'"):
+        open_study(url_of(tmp_path))
+    with StudyReader.open(url_of(tmp_path), None) as study:
+        assert [trial.number for trial in study.trials()] == [0]
+    assert [record.getMessage() for record in caplog.records] == [
+        "study 's': 1 trials that another program added are left out, first trial 1"
+    ]
+
+
+def test_a_study_of_another_program_is_not_driven(tmp_path: Path) -> None:
+    optuna.create_study(storage=url_of(tmp_path), study_name="s", direction="minimize")
+    with pytest.raises(StudyError, match="but its direction is another program's in 's'"):
+        open_study(url_of(tmp_path))
+    with pytest.raises(StudyError, match="holds no study yet"):
+        StudyReader.open(url_of(tmp_path), None)
+
+
+def test_updates_are_of_running_trials_once_each(tmp_path: Path) -> None:
+    with open_study(url_of(tmp_path)) as study:
+        start(study, 0, 1)
+        complete(study, 0, 0.5)
+        for number in (0, 2):
+            with pytest.raises(ValueError, match=f"trial {number} of study 's' is not running"):
+                complete(study, number, 0.75)
+        with pytest.raises(ValueError, match="trial 1 of study 's' is updated twice"):
+            study.update([Update(1, "running", 0.5, {}, 100), Update(1, "complete", 0.5, {})])
+        assert [trial.state for trial in study.trials()] == ["complete", "running"]
+
+
+@pytest.mark.parametrize("key", ["driver", "contract.seed"])
+def test_what_is_no_result_is_not_stored_as_one(tmp_path: Path, key: str) -> None:
+    with open_study(url_of(tmp_path)) as study, pytest.raises(ValueError, match="is no result"):
+        study.set_attribute(key, 1)
+
+
+def test_an_update_is_consistent() -> None:
+    for state, value in (("failed", 0.5), ("complete", None)):
+        with pytest.raises(ValueError, match="trial 3: a value comes with every state but failed"):
+            Update(3, state, value, {})
+    with pytest.raises(ValueError, match="trial 3: a failed trial has finished no rung"):
+        Update(3, "failed", None, {}, 100)
+    with pytest.raises(ValueError, match="trial 3: `config` is stored when it starts"):
+        Update(3, "running", 0.5, {"config": {}})
+    with pytest.raises(ValueError, match="trial 3: .* but got 'done'"):
+        Update(3, "done", 0.5, {})

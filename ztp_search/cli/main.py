@@ -134,9 +134,9 @@ def _early_ray(args: argparse.Namespace) -> Iterator[None]:
 def _best(args: argparse.Namespace) -> None:
     from ztp_search.cli.tables import best_table
     from ztp_search.results.documents import best_document
-    from ztp_search.study import Study
+    from ztp_search.study import StudyReader
 
-    with Study.load(storage_url(args), args.study) as study:
+    with StudyReader.open(storage_url(args), args.study) as study:
         _print(args, best_document(study, args.n), best_table)
 
 
@@ -170,9 +170,9 @@ def _cost(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
     from ztp_search.results.documents import config_file, find_trial
     from ztp_search.results.exporters import EXPORTERS
-    from ztp_search.study import Study
+    from ztp_search.study import StudyReader
 
-    with Study.load(storage_url(args), args.study) as study:
+    with StudyReader.open(storage_url(args), args.study) as study:
         text = EXPORTERS[args.format](config_file(study, find_trial(study, args.trial)))
         name = study.name
     if args.output is None:

@@ -15,7 +15,7 @@ from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.scheduler import Configs, Outcome
 from ztp_search.evaluation.tasks import Failure
 from ztp_search.racing import Correct, Racing, cost_to_come, go_on, quota_after
-from ztp_search.study import Study, Update
+from ztp_search.study import StudyDriver, Update
 
 KIND = "trial"
 STOPPED_PER_UPDATE = 64
@@ -45,7 +45,7 @@ class Cohort:
     def __init__(
         self,
         evaluator: Evaluator,
-        study: Study,
+        study: StudyDriver,
         racing: Racing,
         complete: Mapping[int, Correct],
         finalists: int,

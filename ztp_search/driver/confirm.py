@@ -22,12 +22,12 @@ from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import flops
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.racing import Correct, accuracy, paired_difference, standard_error
-from ztp_search.study import StoredTrial, Study
+from ztp_search.study import StoredTrial, StudyDriver
 
 STAGE = "confirming on holdout"
 
 
-def evaluate_unpruned(evaluator: Evaluator, study: Study) -> None:
+def evaluate_unpruned(evaluator: Evaluator, study: StudyDriver) -> None:
     """Evaluate the unpruned model on the search images, as the study's reference."""
     reference = study.attributes().get("reference")
     if reference is not None:
@@ -45,7 +45,7 @@ def evaluate_unpruned(evaluator: Evaluator, study: Study) -> None:
     study.set_attribute("reference", reference)
 
 
-def evaluate_baselines(evaluator: Evaluator, study: Study, budget: Budget) -> None:
+def evaluate_baselines(evaluator: Evaluator, study: StudyDriver, budget: Budget) -> None:
     """Evaluate the baselines on the search images.
 
     Of a baseline's shapes the one that does best on these images stands for it, which makes it
@@ -77,7 +77,7 @@ def evaluate_baselines(evaluator: Evaluator, study: Study, budget: Budget) -> No
 
 
 def confirm_finalists(
-    evaluator: Evaluator, study: Study, finalists: Sequence[StoredTrial]
+    evaluator: Evaluator, study: StudyDriver, finalists: Sequence[StoredTrial]
 ) -> None:
     """Evaluate the finalists on holdout beside the unpruned model and the baselines.
 
@@ -115,7 +115,7 @@ def confirm_finalists(
 
 
 def _evaluate_unpruned_on_holdout(
-    evaluator: Evaluator, study: Study, holdout: dict[str, Any]
+    evaluator: Evaluator, study: StudyDriver, holdout: dict[str, Any]
 ) -> None:
     if "unpruned" in holdout:
         stored = unpack_predictions(holdout["unpruned"]["predictions"])

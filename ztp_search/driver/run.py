@@ -29,7 +29,7 @@ from ztp_search.racing import RACING
 from ztp_search.results.documents import search_document, several_document
 from ztp_search.settings import Settings
 from ztp_search.space.decoder import Decoder
-from ztp_search.study import Study, existing
+from ztp_search.study import StudyDriver, existing
 
 PACKAGES = ("ztp-search", "torch", "timm", "optuna", "ray", "numpy")
 
@@ -82,7 +82,7 @@ def run(settings: Settings, progress: Progress) -> dict[str, Any]:
 def _search(
     settings: Settings,
     evaluator: Evaluator,
-    study: Study,
+    study: StudyDriver,
     decoder: Decoder,
     seconds: float | None,
 ) -> None:
@@ -123,7 +123,7 @@ def _runtime(settings: Settings) -> Runtime:
 
 def _open_study(
     settings: Settings, evaluator: Evaluator, budget: str, decoder: Decoder
-) -> Study:
+) -> StudyDriver:
     """Open the study under the contract that a resume must match."""
     loaded, images = evaluator.loaded, evaluator.images
     rungs = RACING[settings.racing].rungs(len(images.search), evaluator.runtime.batch_size)
@@ -137,7 +137,7 @@ def _open_study(
         "holdout": {"count": len(images.holdout), "sha256": images.holdout.digest},
         "runtime": dataclasses.asdict(evaluator.runtime),
     }
-    study = Study.open(
+    study = StudyDriver.open(
         settings.storage,
         settings.studies[budget],
         contract,
@@ -166,7 +166,7 @@ def _open_study(
     return study
 
 
-def _nothing_complete(study: Study) -> str:
+def _nothing_complete(study: StudyDriver) -> str:
     reasons = [t.attrs["failure"] for t in study.trials() if t.state == "failed"]
     why = f"; the first failed with: {reasons[0]}" if reasons else ""
     return f"no trial of study {study.name!r} is complete{why}; allow more `trials` or `timeout`"

@@ -20,7 +20,7 @@ from ztp_search.racing import RACING, Correct, cost_to_come
 from ztp_search.samplers import SAMPLERS, Refine, Sampler, Seen
 from ztp_search.settings import Settings
 from ztp_search.space.decoder import Decoder
-from ztp_search.study import NewTrial, Study
+from ztp_search.study import NewTrial, StudyDriver
 
 REFINE = "refine"
 CHUNK_PER_WORKER, SMALLEST_CHUNK, LARGEST_CHUNK = 16, 32, 256
@@ -61,7 +61,7 @@ class TrialRunner:
         self,
         settings: Settings,
         evaluator: Evaluator,
-        study: Study,
+        study: StudyDriver,
         decoder: Decoder,
         seconds: float | None,
     ) -> None:

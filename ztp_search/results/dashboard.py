@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ztp_search.errors import ZtpError
-from ztp_search.study import Study, dashboard_storage
+from ztp_search.study import StudyReader, dashboard_storage
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -45,7 +45,7 @@ def serve(
         ) from None
     page = ""
     if study is not None:
-        with Study.load(storage, study) as stored:
+        with StudyReader.open(storage, study) as stored:
             page = f"dashboard/studies/{stored.id}"
     application: WSGI = wsgi(dashboard_storage(storage))
     if not allow_edit:

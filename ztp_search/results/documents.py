@@ -9,7 +9,7 @@ from typing import Any
 from ztp_search.errors import StudyError
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.pruning.schedules import BASELINES
-from ztp_search.study import StoredTrial, Study
+from ztp_search.study import StoredTrial, StudyReader
 
 OPPONENT = "paper_schedule"
 """The baseline that the verdict and `paired_ci95` are about."""
@@ -17,7 +17,7 @@ LARGE = {"correct", "predictions"}
 """Per-image results: in the database, but in no document."""
 
 
-def search_document(study: Study) -> dict[str, Any]:
+def search_document(study: StudyReader) -> dict[str, Any]:
     """The document that `ztp-search --json` prints, but for `seconds`."""
     trials = study.trials()
     states = Counter(trial.state for trial in trials)
@@ -90,14 +90,14 @@ def _point(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _racing(study: Study, trials: Sequence[StoredTrial]) -> dict[str, Any]:
+def _racing(study: StudyReader, trials: Sequence[StoredTrial]) -> dict[str, Any]:
     """How many image evaluations the trials took, beside those of evaluating each in full."""
     taken = sum(trial.attrs.get("images", 0) for trial in trials)
     in_full = sum(trial.state != "failed" for trial in trials) * study.contract["images"]["count"]
     return {**study.contract["racing"], "image_evaluations": taken, "in_full": in_full}
 
 
-def best_document(study: Study, n: int) -> dict[str, Any]:
+def best_document(study: StudyReader, n: int) -> dict[str, Any]:
     """The document of `ztp-search best --json`: the n best trials with their evidence."""
     return {
         "study": study.name,
@@ -116,7 +116,7 @@ def best_document(study: Study, n: int) -> dict[str, Any]:
     }
 
 
-def find_trial(study: Study, number: int | None) -> StoredTrial:
+def find_trial(study: StudyReader, number: int | None) -> StoredTrial:
     """The best trial, or that of a number; StudyError unless it is complete."""
     if number is None:
         best = study.best(1)
@@ -134,7 +134,7 @@ def find_trial(study: Study, number: int | None) -> StoredTrial:
     )
 
 
-def config_file(study: Study, trial: StoredTrial) -> ConfigFile:
+def config_file(study: StudyReader, trial: StoredTrial) -> ConfigFile:
     """A trial as a configuration file, with its evidence and where it comes from."""
     contract, about = study.contract, study.attributes()["about"]
     return ConfigFile(
@@ -165,7 +165,7 @@ def config_file(study: Study, trial: StoredTrial) -> ConfigFile:
     )
 
 
-def _evidence(study: Study, trial: StoredTrial) -> dict[str, Any]:
+def _evidence(study: StudyReader, trial: StoredTrial) -> dict[str, Any]:
     """Accuracies on search images, and on holdout where the trial was among the best few."""
     objective = study.contract["objective"]
     attributes = study.attributes()
@@ -196,7 +196,7 @@ def _evidence(study: Study, trial: StoredTrial) -> dict[str, Any]:
     }
 
 
-def _holdout(study: Study) -> dict[str, Any] | None:
+def _holdout(study: StudyReader) -> dict[str, Any] | None:
     """The comparison on holdout images: references, the best few, and what they show."""
     stored = study.attributes().get("holdout")
     if stored is None:

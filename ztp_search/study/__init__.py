@@ -1,13 +1,16 @@
-"""The study in an Optuna database."""
+"""The study in an Optuna database: read by any number of processes, driven by one."""
 
-from ztp_search.study.database import dashboard_storage, parse_url, redact
-from ztp_search.study.study import Study, existing
+from ztp_search.study.connection import dashboard_storage
+from ztp_search.study.driver import StudyDriver
+from ztp_search.study.reader import StudyReader, existing
 from ztp_search.study.trial import NewTrial, StoredTrial, Update
+from ztp_search.study.url import parse_url, redact
 
 __all__ = [
     "NewTrial",
     "StoredTrial",
-    "Study",
+    "StudyDriver",
+    "StudyReader",
     "Update",
     "dashboard_storage",
     "existing",

@@ -8,18 +8,27 @@ from typing import Any
 from ztp_search.errors import StudyError
 from ztp_search.study.rows import to_json
 
+PREFIX = "contract."
+
+
+def contract_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The contract among a study's attributes."""
+    stored = attributes.items()
+    return {key.removeprefix(PREFIX): value for key, value in stored if key.startswith(PREFIX)}
+
 
 def is_reserved(key: str) -> bool:
-    return key == "driver" or key.startswith("contract.")
+    """Whether an attribute is no result: the contract, or who drives the study."""
+    return key == "driver" or key.startswith(PREFIX)
 
 
 def refuse_differences(study: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """StudyError unless both contracts are the same."""
+    """Raises StudyError unless both contracts are the same."""
     differing = differences(stored, asked)
     if differing:
         raise StudyError(
             f"study {study!r} was made with other settings: {', '.join(differing)}; "
-            f"use another --study name, or the old settings"
+            f"use another `study` name, or the old settings"
         )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from ztp_search.pruning.config import PruningConfig
 
+UPDATED_STATES = ("running", "complete", "pruned", "failed")
+
 
 @dataclass(frozen=True, slots=True)
 class NewTrial:
@@ -35,13 +37,22 @@ class Update:
     rung: int | None = None
 
     def __post_init__(self) -> None:
+        rule = self._broken_rule()
+        if rule:
+            raise ValueError(f"trial {self.number}: {rule}")
+
+    def _broken_rule(self) -> str | None:
+        if self.state not in UPDATED_STATES:
+            return f"a state is one of {', '.join(UPDATED_STATES)}, but got {self.state!r}"
+        if (self.value is None) != (self.state == "failed"):
+            return f"a value comes with every state but failed, but got {self.value}, {self.state}"
         if self.value is not None and not 0.0 <= self.value <= 1.0:  # NaN is not either
-            raise ValueError(
-                f"trial {self.number}: accuracy is a fraction of one, but got {self.value}"
-            )
-        assert (self.value is None) == (self.state == "failed")
-        assert self.value is not None or self.rung is None
-        assert "config" not in self.attrs
+            return f"accuracy is a fraction of one, but got {self.value}"
+        if self.value is None and self.rung is not None:
+            return f"a failed trial has finished no rung, but got {self.rung}"
+        if "config" in self.attrs:
+            return "`config` is stored when it starts, not by an update"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

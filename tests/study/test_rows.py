@@ -11,10 +11,39 @@ from optuna.trial import TrialState
 from sqlalchemy.dialects import mysql
 
 from ztp_search.errors import StudyError
-from ztp_search.study import NewTrial, StoredTrial, Study, Update
+from ztp_search.study import NewTrial, StoredTrial, StudyDriver, StudyReader, Update
 from ztp_search.study.rows import IN_ONE_QUERY
 
 RUNGS = (100, 200, 400)
+
+
+def test_trials_come_back_as_they_were_stored(tmp_path: Path) -> None:
+    with open_study(url_of(tmp_path)) as study:
+        start(study, 0, 1, 2, 3, tokens=[197, 99], images=0)
+        study.update([
+            Update(2, "running", 0.7, {"images": 250, "correct": "f"}, 250),
+            Update(1, "running", 0.25, {"images": 100}, 100),
+        ])  # fmt: skip
+        study.update([
+            Update(2, "complete", 0.75, {"images": 500, "correct": "f0"}, 500),
+            Update(1, "pruned", 0.5, {"images": 200}, 200),
+            Update(3, "failed", None, {"failure": "out of memory at batch size 1"}),
+        ])  # fmt: skip
+        study.set_attribute("holdout", {"images": 100})
+        study.set_attribute("holdout", {"images": 200})
+    begun = {"tokens": [197, 99], "images": 0}
+    with StudyReader.open(url_of(tmp_path), "s") as study:
+        assert study.trials() == [
+            StoredTrial(0, "running", None, config_of(0), begun, {}),
+            StoredTrial(1, "pruned", 0.5, config_of(1), {**begun, "images": 200},
+                        {100: 0.25, 200: 0.5}),
+            StoredTrial(2, "complete", 0.75, config_of(2),
+                        {**begun, "images": 500, "correct": "f0"}, {250: 0.7, 500: 0.75}),
+            StoredTrial(3, "failed", None, config_of(3),
+                        {**begun, "failure": "out of memory at batch size 1"}, {}),
+        ]  # fmt: skip
+        assert study.attributes() == {"holdout": {"images": 200}}
+        assert study.contract["geometry"] == {"depth": 12, "heads": 6}
 
 
 def history(number: int) -> list[Update]:
@@ -29,7 +58,7 @@ def history(number: int) -> list[Update]:
     return [first, second, Update(number, "complete", number % 13 / 20, {"images": 400}, 400)]
 
 
-def play(study: Study, trials: int, batch: int) -> None:
+def run_histories(study: StudyDriver, trials: int, batch: int) -> None:
     for begin in range(0, trials, batch):
         start(study, *range(begin, min(begin + batch, trials)), images=0)
     for step in range(3):
@@ -54,7 +83,7 @@ def expected(number: int) -> StoredTrial:
 
 
 @contextmanager
-def statements_of(study: Study) -> Iterator[list[tuple[str, int]]]:
+def statements_of(study: StudyDriver) -> Iterator[list[tuple[str, int]]]:
     """Statements sent to the database, and the parameters that each one binds at once."""
     sent: list[tuple[str, int]] = []
 
@@ -62,7 +91,7 @@ def statements_of(study: Study) -> Iterator[list[tuple[str, int]]]:
         many = bool(values) and isinstance(values, list)  # one row of values after the other
         sent.append((text, len(values[0]) if many else len(values)))  # type: ignore[arg-type]
 
-    engine = study._optuna.engine
+    engine = study._database.engine
     sa.event.listen(engine, "before_cursor_execute", note)
     yield sent
     sa.event.remove(engine, "before_cursor_execute", note)
@@ -71,7 +100,7 @@ def statements_of(study: Study) -> Iterator[list[tuple[str, int]]]:
 @pytest.mark.parametrize("batch", [1, 7, 60])
 def test_the_size_of_batches_changes_nothing(tmp_path: Path, batch: int) -> None:
     with open_study(url_of(tmp_path)) as study:
-        play(study, 60, batch)
+        run_histories(study, 60, batch)
         assert study.trials() == [expected(number) for number in range(60)]
     with optuna_study(url_of(tmp_path)) as stored:
         for trial in stored.get_trials():
@@ -87,7 +116,7 @@ def test_the_size_of_batches_changes_nothing(tmp_path: Path, batch: int) -> None
 def test_a_batch_is_one_transaction_whatever_its_size(tmp_path: Path) -> None:
     with open_study(url_of(tmp_path)) as study:
         commits: list[object] = []
-        sa.event.listen(study._optuna.engine, "commit", commits.append)
+        sa.event.listen(study._database.engine, "commit", commits.append)
         start(study, *range(60), a=1, b=2)
         assert len(commits) == 1
         for step in range(3):
@@ -223,8 +252,8 @@ def test_no_statement_is_one_databases_own(tmp_path: Path) -> None:
             if not isinstance(clause, sa.TextClause):
                 compiled.append(str(clause.compile(dialect=mysql.dialect())).upper())
 
-        sa.event.listen(study._optuna.engine, "before_execute", note)
-        play(study, 3, 3)
+        sa.event.listen(study._database.engine, "before_execute", note)
+        run_histories(study, 3, 3)
         study.trials()
         study.best(1)
     kinds = {text.split()[0] for text in compiled}

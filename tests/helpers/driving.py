@@ -1,0 +1,54 @@
+"""A driver in a process of its own, which says what it has stored, and is killed."""
+
+import multiprocessing.connection
+
+from helpers.studies import PROCESSES, open_study, start
+
+from ztp_search.study import Update
+
+TRIALS, RUNGS = 12, (100, 200, 300)
+
+
+def value_of(number: int, images: int) -> float:
+    return (number * images // 100 % 10) / 10
+
+
+def drive(url: str, pipe: multiprocessing.connection.Connection, name: str = "s") -> None:
+    """Take the study up and bring it to its end; tell what is stored, batch by batch.
+
+    Batches grow, so that all sizes are interrupted.
+    """
+    with open_study(url, name) as study:
+        for first in range(len(study.trials()), TRIALS, 4):
+            start(study, *range(first, min(first + 4, TRIALS)), images=0)
+        size = 1
+        for images in RUNGS:
+            state = "complete" if images == RUNGS[-1] else "running"
+            left = [t.number for t in study.trials() if max(t.rungs, default=0) < images]
+            while left:
+                batch, left = left[:size], left[size:]
+                study.update([
+                    Update(n, state, value_of(n, images), {"images": images}, images)
+                    for n in batch
+                ])  # fmt: skip
+                pipe.send([(number, images) for number in batch])
+                size = size % 4 + 1
+
+
+def reported_until_killed(url: str, messages: int, name: str = "s") -> set[tuple[int, int]]:
+    """What a driver said it had stored before it was killed, after so many messages or later."""
+    here, there = PROCESSES.Pipe()
+    driver = PROCESSES.Process(target=drive, args=(url, there, name))
+    driver.start()
+    there.close()
+    reported: set[tuple[int, int]] = set()
+    try:
+        for _ in range(messages):
+            reported |= set(here.recv())
+        driver.kill()
+        driver.join()
+        while here.poll():  # sent before it died
+            reported |= set(here.recv())
+    except EOFError:  # it got to its end
+        driver.join()
+    return reported

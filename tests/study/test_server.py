@@ -1,0 +1,72 @@
+"""A study on a database server: as on SQLite, with a lock across hosts."""
+
+import os
+import time
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from helpers.driving import reported_until_killed
+from helpers.studies import open_study, optuna_study, start
+
+from ztp_search.errors import StudyError
+from ztp_search.study import Update
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("variable", ["ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB"])
+def test_a_database_server_keeps_the_same_study(variable: str) -> None:
+    url = os.environ.get(variable)
+    if not url:
+        pytest.skip(f"{variable} names no database")
+    name = f"test-{os.getpid()}-{time.time_ns()}"
+    try:
+        with open_study(url, name) as study:
+            start(study, 0, 1, 2, images=0)
+            study.update([
+                Update(1, "running", 0.25, {"images": 100}, 100),
+                Update(2, "running", 0.125, {"images": 100}, 100),
+            ])  # fmt: skip
+            study.update([
+                Update(0, "complete", 0.1, {"images": 500}),
+                Update(1, "pruned", 0.5, {"images": 200}, 200),
+                Update(2, "running", 0.25, {"images": 200}, 200),
+            ])  # fmt: skip
+            with pytest.raises(StudyError, match=f"process {os.getpid()} on "):
+                open_study(url, name)
+            open_study(url, f"{name}-other").close()
+            password = sa.make_url(url).password
+            stored = [study.storage, study.contract, study.attributes(), study.trials()]
+            assert not password or password not in repr(stored)
+        with open_study(url, name) as study:
+            start(study, 2, 3, images=0)
+            study.update([
+                Update(2, "complete", 0.3, {"images": 500}, 500),
+                Update(3, "failed", None, {"failure": "no"}),
+            ])  # fmt: skip
+            assert [(t.state, t.value, t.attrs["images"], t.rungs) for t in study.trials()] == [
+                ("complete", 0.1, 500, {}), ("pruned", 0.5, 200, {100: 0.25, 200: 0.5}),
+                ("complete", 0.3, 500, {100: 0.125, 200: 0.25, 500: 0.3}), ("failed", None, 0, {}),
+            ]  # fmt: skip
+            assert [trial.number for trial in study.best(1)] == [2]
+            start(study, 4, 5)
+            with optuna_study(url, name) as optunas:
+                assert [t.value for t in optunas.trials] == [0.1, 0.5, 0.3, None, None, None]
+                optunas.tell(5, 0.75)
+            with pytest.raises(StudyError, match="another program has finished trial 5"):
+                study.update([Update(4, "complete", 0.5, {}), Update(5, "complete", 0.5, {})])
+            assert [trial.state for trial in study.trials()[4:]] == ["running", "complete"]
+        reported = reported_until_killed(url, 3, f"{name}-other")
+        for _ in range(100):  # until the server has seen the connection go
+            try:
+                study = open_study(url, f"{name}-other")
+                break
+            except StudyError:
+                time.sleep(0.1)
+        with study:
+            stored_rungs = {(t.number, images) for t in study.trials() for images in t.rungs}
+            assert reported <= stored_rungs
+    finally:
+        for each in (name, f"{name}-other"):
+            with optuna_study(url, each) as optunas:
+                optuna.delete_study(study_name=each, storage=optunas._storage)

@@ -1,0 +1,223 @@
+"""The connection to the database of studies: its settings, its transactions, its errors.
+
+Studies and their attributes go through Optuna's public interface here, trials through `rows`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+
+from ztp_search.errors import StudyError
+from ztp_search.study.lock import table_lock
+from ztp_search.study.rows import to_json
+from ztp_search.study.url import parse_url, redact, sqlite_path
+
+
+class Database:
+    """A database of studies, connected.
+
+    Whatever it refuses, now or later, is a StudyError of one line without the password.
+
+    Attributes:
+        url: where it is.
+        shown: the URL for printing.
+        optuna: Optuna's storage on it.
+        engine: SQLAlchemy's engine of that storage.
+    """
+
+    def __init__(self, url: sa.URL, storage: RDBStorage) -> None:
+        self.url = url
+        self.shown = _shown(url)
+        self.optuna = storage
+        self.engine: sa.Engine = storage.engine
+        self._closed = False
+
+    @classmethod
+    def create(cls, storage: str) -> Database:
+        """Connect, and create the file and the tables where there are none yet."""
+        url = parse_url(storage)
+        path = sqlite_path(url)
+        with explained(url):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            # Two that come first at the same time would both create the tables.
+            with nullcontext() if path is None else table_lock(path):
+                return cls(url, _optuna_storage(url, _options(path), create=True))
+
+    @classmethod
+    def find(cls, storage: str) -> Database | None:
+        """Connect to read; None where there are no tables of Optuna's. Creates nothing."""
+        url = parse_url(storage)
+        path = sqlite_path(url)
+        with explained(url):
+            if path is not None and not path.exists():
+                return None
+            options = _frozen_options(path) if path and _is_frozen(path) else _options(path, ())
+            if not _has_tables(url, options):
+                return None
+            return cls(url, _optuna_storage(url, options, create=False))
+
+    @classmethod
+    def open(cls, storage: str) -> Database:
+        """As `find`, but a StudyError where there are no tables."""
+        database = cls.find(storage)
+        if database is None:
+            path = sqlite_path(parse_url(storage))
+            if path is not None and not path.exists():
+                raise StudyError(f"{storage} does not exist; run a search first, or name another")
+            raise no_study(redact(storage))
+        return database
+
+    def starts(self) -> dict[str, str]:
+        """When the driver of each study started, by the study's name."""
+        with self.explained():
+            studies = self.optuna.get_all_studies()
+        return {
+            each.study_name: each.user_attrs["driver"]["started"]
+            for each in studies
+            if "driver" in each.user_attrs
+        }
+
+    def study_id(self, name: str) -> int:
+        """Optuna's number of a study that exists."""
+        with self.explained():
+            return self.optuna.get_study_id_from_name(name)
+
+    def attributes(self, study: int) -> dict[str, Any]:
+        """All attributes of a study, the reserved ones too."""
+        with self.explained():
+            return self.optuna.get_study_user_attrs(study)
+
+    def set_attribute(self, study: int, key: str, value: Any) -> None:
+        """Store a JSON value over what stood there."""
+        to_json(value)  # refuses NaN, which Optuna would store
+        with self.explained():
+            self.optuna.set_study_user_attr(study, key, value)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """A connection to read with, on which nothing changes between its queries."""
+        with self.explained(), self.engine.connect() as connection:
+            if self.url.get_backend_name() == "sqlite":
+                connection.exec_driver_sql("BEGIN")  # which Python leaves out before a SELECT
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """A connection to write with: all of it is stored at the end, or nothing."""
+        with self.explained(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns what the database raises into a StudyError."""
+        if self._closed:
+            raise ValueError(f"the study database {self.shown} was closed before")
+        with explained(self.url):
+            yield
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._closed = True
+        self.optuna.remove_session()
+        self.engine.dispose()
+
+
+def dashboard_storage(storage: str) -> RDBStorage:
+    """The database as Optuna's own tools take it; StudyError where there is none."""
+    return Database.open(storage).optuna
+
+
+def no_study(shown: str) -> StudyError:
+    return StudyError(f"{shown} holds no study yet; run a search first")
+
+
+@contextmanager
+def explained(url: sa.URL) -> Iterator[None]:
+    """Turns what the database or its driver raises into one line without a password."""
+    try:
+        yield
+    except ImportError as error:
+        module = getattr(error.__cause__ or error, "name", None)
+        raise StudyError(
+            f"{_shown(url)} needs the Python module {module}, which is not installed; install it, "
+            f"or name another driver in the URL"
+        ) from None
+    except (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, OSError, RuntimeError) as error:
+        cause: BaseException = error
+        while inner := getattr(cause, "orig", None) or cause.__cause__:
+            cause = inner
+        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        for secret in (url.password, *url.query.values()):
+            reason = reason.replace(str(secret), "***") if secret else reason
+        raise StudyError(f"the study database {_shown(url)} cannot be used: {reason}") from None
+
+
+def _shown(url: sa.URL) -> str:
+    return redact(url.render_as_string(hide_password=False))
+
+
+def _optuna_storage(url: sa.URL, options: dict[str, Any], create: bool) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the search says itself what matters
+    text = url.render_as_string(hide_password=False)
+    return RDBStorage(text, engine_kwargs=options, skip_table_creation=not create)
+
+
+def _has_tables(url: sa.URL, options: dict[str, Any]) -> bool:
+    """Whether Optuna's tables are there, all of them: it stores their version last."""
+    engine = sa.create_engine(url, **options)
+    try:
+        with engine.connect() as connection:
+            there = sa.inspect(connection).has_table("alembic_version")
+            query = sa.text("SELECT count(*) FROM alembic_version")
+            return there and bool(connection.scalar(query))
+    finally:
+        engine.dispose()
+
+
+def _options(
+    path: Path | None, own: tuple[str, ...] = ("journal_mode=WAL",)
+) -> dict[str, Any]:
+    """Options of the engine; `own`: pragmas for one that may write to the file's header.
+
+    With WAL, which needs a local disk, readers and the writer do not block each other.
+    """
+    if path is None:
+        return {"pool_pre_ping": True}
+    # Commits wait for no disk.
+    pragmas = ("busy_timeout=60000", *own, "synchronous=NORMAL")
+    return {"pool_events": [(partial(_set_pragmas, pragmas), "connect")]}
+
+
+def _set_pragmas(pragmas: tuple[str, ...], connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    for pragma in pragmas:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _is_frozen(path: Path) -> bool:
+    """Whether a file can only be read as one that nobody writes to.
+
+    To read one that is written to, SQLite wants to write beside it: to files that a driver at
+    work, or one that died, has left there.
+    """
+    how = os.access in os.supports_effective_ids
+    return not (os.access(path.parent, os.W_OK, effective_ids=how) or Path(f"{path}-wal").exists())
+
+
+def _frozen_options(path: Path) -> dict[str, Any]:
+    uri = f"{path.as_uri()}?immutable=1"
+    return {"creator": partial(sqlite3.connect, uri, uri=True, check_same_thread=False)}

@@ -1,0 +1,265 @@
+"""A study of the database, driven: the one process that starts its trials and stores them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from ztp_search.errors import StudyError
+from ztp_search.pruning.config import PruningConfig
+from ztp_search.study.connection import Database
+from ztp_search.study.contract import PREFIX, contract_of, is_reserved, refuse_differences
+from ztp_search.study.lock import take_study_lock
+from ztp_search.study.parameters import Parameter, parameter_rows, parameters_of
+from ztp_search.study.reader import StudyReader
+from ztp_search.study.rows import STATES, insert_running, read_states, to_json, update_running
+from ztp_search.study.trial import NewTrial, Update
+
+
+class StudyDriver(StudyReader):
+    """A study that this process, and no other, drives; what a reader can do, it can too.
+
+    Example:
+        with StudyDriver.open(storage, "digits", contract, blocks=blocks, ranges=ranges) as study:
+            study.start([NewTrial(0, config, {"tokens": tokens})])
+            study.update([Update(0, "complete", 0.75, {"images": 500})])
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        id: int,
+        release: Callable[[], object],
+        parameters: Mapping[str, Parameter],
+        begun: Begun,
+    ) -> None:
+        """Use `open`: it takes the lock that `release` gives back."""
+        super().__init__(database, name, id)
+        self._release = release
+        self._parameters = parameters
+        self._begun = begun
+
+    @classmethod
+    def open(  # type: ignore[override]  # a driver comes about in another way than a reader
+        cls,
+        storage: str,
+        name: str,
+        contract: Mapping[str, Any],
+        *,
+        blocks: Sequence[int],
+        ranges: Mapping[str, tuple[float, float]],
+    ) -> StudyDriver:
+        """Create the study, or resume it, as its only driver.
+
+        Args:
+            storage: URL of the database, which is created where there is none.
+            name: of the study.
+            contract: JSON values that a resume must find unchanged.
+            blocks: every block that a pruning layer may follow.
+            ranges: lowest and highest value of each parameter (`block03.retention`, …, `v_max`).
+
+        Raises:
+            StudyError: another process drives the study, a value of the contract differs, or
+                another program has written to it.
+        """
+        parameters = parameters_of(blocks, ranges)
+        asked = json.loads(to_json({**contract, "parameters": dict(ranges)}))
+        with ExitStack() as held:
+            database = Database.create(storage)
+            held.callback(database.close)
+            id = _find_or_create(database, name)
+            release = _lock(database, name, id)
+            held.callback(release)
+            begun = _begun(database, name, id)
+            _agree(database, name, id, asked, resumed=begun.count > 0)
+            driver = cls(database, name, id, release, parameters, begun)
+            driver.take_turn()
+            # The storage's call, as the study's own is experimental and warns.
+            with database.explained():
+                database.optuna.set_study_system_attr(id, "study:metric_names", ["accuracy"])
+            held.pop_all()
+        return driver
+
+    def start(self, trials: Sequence[NewTrial]) -> None:
+        """Store trials as running, in one transaction.
+
+        Those that a dead driver left running with the same configuration are passed over.
+
+        Raises:
+            StudyError: the others are not the next ones, in order.
+            ValueError: one of them is not of the study's space.
+        """
+        count = self._begun.count
+        for trial in trials:
+            if trial.number < count:
+                self._check_running(trial)
+        new = [trial for trial in trials if trial.number >= count]
+        if not new:
+            return
+        if [trial.number for trial in new] != list(range(count, count + len(new))):
+            raise StudyError(
+                f"trials are numbered without gaps, but got {new[0].number} to {new[-1].number} "
+                f"where study {self.name!r} has {count} trials"
+            )
+        row_of = self._insert(new)
+        for trial in new:
+            self._begun.running[trial.number] = row_of[trial.number], trial.config
+        self._begun.count += len(new)
+
+    def update(self, updates: Sequence[Update]) -> None:
+        """Store what came of running trials, all of it or nothing, in one transaction.
+
+        Raises:
+            StudyError: another program has finished one of them.
+            ValueError: one of them is not running, or is updated twice.
+        """
+        running = self._begun.running
+        for number, times in Counter(each.number for each in updates).items():
+            if number not in running or times > 1:
+                why = "is updated twice" if number in running else "is not running"
+                raise ValueError(f"trial {number} of study {self.name!r} {why}")
+        if not updates:
+            return
+        with self._database.transaction() as connection:
+            if not update_running(connection, {running[each.number][0]: each for each in updates}):
+                raise StudyError(self._finished_by_another(updates))
+        for each in updates:
+            if each.state != "running":
+                del running[each.number]
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Store a result of the study as a whole (a JSON value) over what stood there."""
+        if is_reserved(key):
+            raise ValueError(f"attribute {key!r} is no result; `StudyDriver.open` stores it")
+        self._database.set_attribute(self.id, key, value)
+
+    def take_turn(self) -> None:
+        """Count as the study whose driver started last; of several, the one that is worked on."""
+        started = datetime.now(UTC).isoformat(timespec="microseconds")
+        driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+        self._database.set_attribute(self.id, "driver", driver)
+
+    def close(self) -> None:
+        """Disconnect; another process may drive the study."""
+        try:
+            self._release()
+        finally:
+            super().close()
+
+    def _insert(self, new: Sequence[NewTrial]) -> dict[int, int]:
+        """Insert trials; returns their rows by number."""
+        rows = [
+            (trial.number, parameter_rows(trial.config, self._parameters),
+             {**trial.attrs, "config": trial.config.to_dict()})
+            for trial in new
+        ]  # fmt: skip
+        with self._database.transaction() as connection:
+            row_of, count = insert_running(connection, self.id, rows)
+            theirs = count - len(new) - self._begun.count
+            if theirs:
+                raise _not_ours(f"another program has added {theirs} trials to {self.name!r}")
+        return row_of
+
+    def _check_running(self, trial: NewTrial) -> None:
+        """Refuse a trial that is stored unless it is running, with the same configuration."""
+        _, config = self._begun.running.get(trial.number, (0, None))
+        if config != trial.config:
+            raise StudyError(
+                f"trial {trial.number} of study {self.name!r} is finished, or was started with "
+                f"another configuration by another version; use another `study` name"
+            )
+
+    def _finished_by_another(self, updates: Sequence[Update]) -> str:
+        with self._database.snapshot() as connection:  # without our own transaction's changes
+            states = {number: state for number, _, state, _ in read_states(connection, self.id)}
+        theirs = [u.number for u in updates if states.get(u.number) != TrialState.RUNNING]
+        return (
+            f"another program has finished trial {min(theirs, default='?')} of study "
+            f"{self.name!r}, which its search was at work on, so it cannot go on; use another "
+            f"`study` name"
+        )
+
+
+@dataclass(slots=True)
+class Begun:
+    """The trials of a study that were started: how many, and which of them are running.
+
+    running: row of the trial table and configuration, by number.
+    """
+
+    count: int = 0
+    running: dict[int, tuple[int, PruningConfig]] = field(default_factory=dict)
+
+
+def _find_or_create(database: Database, name: str) -> int:
+    """Optuna's number of the study."""
+    with database.explained():
+        try:
+            return database.optuna.get_study_id_from_name(name)
+        except KeyError:
+            return database.optuna.create_new_study([StudyDirection.MAXIMIZE], name)
+
+
+def _lock(database: Database, name: str, id: int) -> Callable[[], object]:
+    """Take the study's lock, and return what releases it; StudyError where it is driven."""
+    with database.explained():
+        release = take_study_lock(database.url, database.engine, id)
+    if release is None:
+        driver = database.attributes(id).get("driver", {"pid": "unknown", "host": "its way up"})
+        raise StudyError(
+            f"a study has one driver, and process {driver['pid']} on {driver['host']} drives "
+            f"{name!r}; wait for it, stop it, or use another `study` name"
+        )
+    return release
+
+
+def _begun(database: Database, name: str, id: int) -> Begun:
+    """What is stored; StudyError unless all of it is ours."""
+    with database.snapshot() as connection:
+        rows = read_states(connection, id)
+        directions = database.optuna.get_study_directions(id)
+    foreign = [
+        number
+        for i, (number, _, state, text) in enumerate(rows)
+        if number != i or text is None or state not in STATES
+    ]
+    if foreign or directions != [StudyDirection.MAXIMIZE]:
+        what = f"its trial {foreign[0]}" if foreign else "its direction"
+        raise _not_ours(f"{what} is another program's in {name!r}")
+    running = {
+        number: (row, PruningConfig.from_dict(json.loads(text or ""), f"trial {number}"))
+        for number, row, state, text in rows
+        if state == TrialState.RUNNING
+    }
+    return Begun(len(rows), running)
+
+
+def _not_ours(why: str) -> StudyError:
+    return StudyError(
+        f"a search goes on only in a study of its own, but {why}; use another `study` name"
+    )
+
+
+def _agree(
+    database: Database, name: str, id: int, asked: Mapping[str, Any], resumed: bool
+) -> None:
+    """Refuse settings other than the stored ones; store those of a study without trials.
+
+    Without trials, a missing key is one that a first driver died before storing.
+    """
+    stored = contract_of(database.attributes(id))
+    comparable = {key: value for key, value in asked.items() if resumed or key in stored}
+    refuse_differences(name, stored, comparable)
+    for key in sorted(asked.keys() - stored.keys()):
+        database.set_attribute(id, f"{PREFIX}{key}", asked[key])

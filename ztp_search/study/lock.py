@@ -1,0 +1,75 @@
+"""Locks between processes, each of which dies with the process that took it, however it dies.
+
+For an SQLite database they are files beside it, locked through `filelock`: a child that the
+process forks neither holds such a lock nor can release it. For a server, the lock is one of the
+server's own, and holds across hosts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+
+from ztp_search.study.url import sqlite_path
+
+
+def table_lock(database: Path) -> AbstractContextManager[object]:
+    """Waits for, and holds, the right to create the tables of an SQLite database."""
+    return _file_lock(f"{database}.lock")
+
+
+def take_study_lock(url: sa.URL, engine: sa.Engine, study: int) -> Callable[[], object] | None:
+    """Try, without waiting, to become the study's only driver.
+
+    Args:
+        url: the database.
+        engine: connects to it.
+        study: Optuna's number of the study.
+
+    Returns:
+        What releases the lock; None where another driver holds it.
+    """
+    database = sqlite_path(url)
+    if database is not None:
+        return _take_file_lock(f"{database}.study{study}.lock")
+    return _take_server_lock(url, engine, study)
+
+
+def _file_lock(path: str) -> FileLock:
+    # Any thread may release it. A file system that cannot lock is an error: the file that would
+    # stand in for a lock outlives its process.
+    return FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
+def _take_file_lock(path: str) -> Callable[[], object] | None:
+    lock = _file_lock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock.release
+
+
+def _take_server_lock(url: sa.URL, engine: sa.Engine, study: int) -> Callable[[], object] | None:
+    """The lock lasts as long as the connection that took it.
+
+    So no pooler may share connections between transactions. Where the connection is lost,
+    `StudyDriver.start` still refuses the trials of a second driver.
+    """
+    digest = hashlib.sha256(f"ztp-search {url.database} {study}".encode()).digest()
+    key = int.from_bytes(digest[:8], "big", signed=True)
+    mysql = url.get_backend_name() == "mysql"
+    query = sa.text(f"SELECT {'GET_LOCK(:key, 0)' if mysql else 'pg_try_advisory_lock(:key)'}")
+    with ExitStack() as held:
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        held.callback(connection.close)
+        connection.detach()  # closing ends it, instead of giving it back to the pool with its lock
+        # MariaDB names locks by text alone.
+        if not connection.scalar(query, {"key": str(key) if mysql else key}):
+            return None
+        return held.pop_all().close
