@@ -27,8 +27,8 @@ from ztp_search.driver.packing import pack
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.samplers import MonteCarlo
+from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
-from ztp_search.space.space import load_space
 from ztp_search.study import NewTrial, StudyDriver, StudyReader, Update
 
 RUNGS = (384, 768, 1536, 3072)

@@ -36,8 +36,8 @@ from ztp_search.pruning.config import PruningConfig, PruningLayer
 from ztp_search.pruning.cost import Geometry, flops
 from ztp_search.pruning.schedules import paper_schedule
 from ztp_search.samplers import MonteCarlo
+from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
-from ztp_search.space.space import load_space
 
 TABLE_1 = {
     "table 1, I-stage + S-stage": [

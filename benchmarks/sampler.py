@@ -21,8 +21,8 @@ from ztp_search.backbones import geometry_of
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.cost import flops
 from ztp_search.samplers import MonteCarlo
+from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
-from ztp_search.space.space import load_space
 
 
 def main() -> None:

@@ -31,8 +31,8 @@ from ztp_search.objectives import OBJECTIVES
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.samplers import MonteCarlo
+from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
-from ztp_search.space.space import load_space
 
 TASK = 8
 ALL_OF_IT = 1 << 40

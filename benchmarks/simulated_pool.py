@@ -43,8 +43,8 @@ from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.tasks import Results, Task
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.settings import WorkerOptions
+from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
-from ztp_search.space.space import load_space
 from ztp_search.study import StudyDriver
 
 CLASSES = 10

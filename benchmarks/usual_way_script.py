@@ -44,7 +44,7 @@ from ztp_search.pruning.budget import Budget, parse_budget
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 from ztp_search.pruning.cost import Geometry, flops
 from ztp_search.settings import ModelSpec
-from ztp_search.space.space import SearchSpace, load_space
+from ztp_search.space import SearchSpace, load_space
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -10,8 +10,8 @@ from helpers.geometries import DIGITS, budget_of, counts_by_hand, macs_by_hand
 
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import token_counts
+from ztp_search.space import SearchSpace, load_space, parse_space
 from ztp_search.space.decoder import Decoder
-from ztp_search.space.space import SearchSpace, load_space, parse_space
 
 PRUNING: dict[str, Any] = {
     "after_block": "all", "layers": [2, 4], "retention": [0.5, 1.0], "s_tokens": [0, 20],

@@ -21,8 +21,8 @@ from helpers.spaces import assert_right, space_of, wide
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import Geometry
 from ztp_search.samplers import SAMPLERS, Proposal, Refine, Sampler, Seen
+from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
-from ztp_search.space.space import load_space
 
 EVERY: Mapping[str, type[Sampler]] = {**SAMPLERS, "refine": Refine}
 SMALL: Mapping[str, type[Sampler]] = {

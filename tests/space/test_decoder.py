@@ -41,8 +41,8 @@ from ztp_search.errors import BudgetError, SpaceError
 from ztp_search.pruning.budget import Budget, parse_budget
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 from ztp_search.pruning.cost import Geometry, flops
+from ztp_search.space import SearchSpace, load_space
 from ztp_search.space.decoder import Decoder
-from ztp_search.space.space import SearchSpace, load_space
 
 SHIPPED = {
     "deit_tiny": DEIT_T, "deit_small": DEIT_S, "deit_base": DEIT_B, "vit_small": DEIT_S,

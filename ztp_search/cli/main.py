@@ -193,7 +193,7 @@ def _dashboard(args: argparse.Namespace) -> None:
 
 def _spaces(args: argparse.Namespace) -> None:
     from ztp_search.cli.tables import spaces_table
-    from ztp_search.space.space import load_space, shipped_spaces
+    from ztp_search.space import load_space, shipped_spaces
 
     spaces = [load_space(name) for name in shipped_spaces()]
     document = {

@@ -14,7 +14,7 @@ from ztp_search.errors import DataError, ModelError, ZtpError
 from ztp_search.pruning.budget import check_budgets, split_budgets
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.settings import DataSpec, ModelSpec, Settings, Sources, WorkerOptions
-from ztp_search.space.space import SearchSpace, load_space, shipped_spaces
+from ztp_search.space import SearchSpace, load_space, shipped_spaces
 
 DEFAULTS = {"trials": 500, "images": 2000, "holdout": 3000, "batch_size": 64}
 DEFAULT_SPACE, ANY_SPACE = "deit_small", "any"

@@ -1,0 +1,239 @@
+"""What a space file may hold: its keys, their values, and what they are turned into.
+
+`SpaceDocument` is a whole space as YAML has it, validated by pydantic; a rule that pydantic has no
+words for is written out in a validator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from ztp_search.pruning.config import CHOICES
+from ztp_search.space.space import BlockRange, Interval, PerBlock, Scale
+
+
+def _wrong(message: str) -> PydanticCustomError:
+    return PydanticCustomError("rule", "{message}", {"message": message})
+
+
+class _Section(BaseModel):
+    """A mapping with no other keys than its fields.
+
+    Defaults of fields only say that they may be missing: see `stated`.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                raise _wrong(f"unknown key {key!r}; known are {', '.join(cls.model_fields)}")
+        return data
+
+    def stated(self) -> dict[str, Any]:
+        """What the file states, without the rest."""
+        return self.model_dump(exclude_unset=True)
+
+
+def _interval(low: float, high: float, kind: type = float) -> Callable[[Any], Interval]:
+    """Reads `[least, most]` or one number for both, within [low, high], of integers or numbers."""
+
+    def read(value: Any) -> Interval:
+        words = "integers" if kind is int else "numbers"
+        pair = value if isinstance(value, list) else [value, value]
+        types = (int,) if kind is int else (int, float)
+        if len(pair) != 2 or not all(type(end) in types for end in pair):
+            raise _wrong(f"must be [low, high] of {words}, but got {value!r}")
+        if not low <= pair[0] <= pair[1] <= high:
+            raise _wrong(f"{low} <= low <= high <= {high} must hold, but got {value!r}")
+        return pair[0], pair[1]
+
+    return read
+
+
+def _per_block(low: float, high: float, kind: type = float) -> PlainValidator:
+    """Reads an interval for all blocks, or a mapping from blocks to intervals."""
+    interval = _interval(low, high, kind)
+
+    def read(value: Any) -> PerBlock:
+        if not isinstance(value, dict):
+            return PerBlock(other=interval(value))
+        stated, other = [], None
+        for selector, item in value.items():
+            try:
+                found = interval(item)
+            except PydanticCustomError as error:
+                raise _wrong(f"of {selector!r}: {error.message()}") from None
+            if selector == "other":
+                other = found
+            else:
+                stated.append((_block_range(str(selector)), found))
+        return PerBlock(tuple(stated), other)
+
+    return PlainValidator(read)
+
+
+def _block_range(selector: str) -> BlockRange:
+    """The blocks that `4`, `4-9`, `first 3` or `last 3` name."""
+    word, _, count = selector.partition(" ")
+    first, dash, last = selector.partition("-")
+    if word in ("first", "last") and count.isdecimal():
+        n = int(count)
+        return BlockRange(1, n) if word == "first" or n == 0 else BlockRange(-n, -1)
+    if first.strip().isdecimal() and (last.strip().isdecimal() or not dash):
+        low, high = int(first), int(last or first)
+        if 1 <= low <= high:
+            return BlockRange(low, high)
+    raise _wrong(f"blocks must read as 4, 4-9, first 3, last 3 or other, but got {selector!r}")
+
+
+def _locations(value: Any) -> tuple[int, ...] | None:
+    if value == "all":
+        return None
+    if not isinstance(value, list) or not value or not all(type(block) is int for block in value):
+        raise _wrong(f"must be 'all' or a list of blocks, but got {value!r}")
+    if value != sorted(set(value)):
+        raise _wrong(f"must ascend, each block once, but got {value!r}")
+    return tuple(value)
+
+
+def _exactly(expected: object) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if type(value) is not type(expected) or value != expected:  # True == 1
+            raise _wrong(f"must be {expected!r}, but got {value!r}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _choice(name: str) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if value not in CHOICES[name]:
+            raise _wrong(f"must be one of {', '.join(CHOICES[name])}, but got {value!r}")
+        return value
+
+    return BeforeValidator(check)
+
+
+_bounds = _interval(0.0, 1e12)
+
+
+class _Scale(_Section):
+    """`{low, high, log}`, `[low, high]` or one number."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_interval(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return data
+        low, high = _bounds(data)
+        return {"low": low, "high": high}
+
+    @model_validator(mode="after")
+    def _check(self) -> _Scale:
+        _bounds([self.low, self.high])
+        if self.log and self.low <= 0:
+            raise _wrong(f"low must be above 0 where log is true, but got {self.low}")
+        return self
+
+    def scale(self) -> Scale:
+        return Scale(self.low, self.high, self.log)
+
+
+class _Pruning(_Section):
+    after_block: Annotated[tuple[int, ...] | None, PlainValidator(_locations)]
+    layers: Annotated[tuple[int, int], PlainValidator(_interval(1, 1000, int))]
+    retention: Annotated[PerBlock, _per_block(0.0001, 1.0)]
+    s_tokens: Annotated[PerBlock, _per_block(0, 1_000_000, int)]
+    wpr_iterations: Annotated[PerBlock, _per_block(1, 10_000, int)]
+    v_min: _Scale
+    v_max: _Scale
+    variant: Annotated[str, _choice("variant")] = ""
+    partition: Annotated[str, _choice("partition")] = ""
+    features: Annotated[str, _choice("features")] = ""
+    metric: Annotated[str, _choice("metric")] = ""
+    order: Annotated[str, _choice("order")] = ""
+    aggregation: Annotated[str, _choice("aggregation")] = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> _Pruning:
+        if self.v_min.high >= self.v_max.low:
+            raise _wrong(
+                f"v_min must stay below v_max, but v_min reaches {self.v_min.high} and v_max "
+                f"starts at {self.v_max.low}"
+            )
+        return self
+
+
+class _Model(_Section):
+    """Empty, or with a name."""
+
+    name: str = ""
+    kwargs: dict[str, Any] = {}
+    weights: str = ""
+    num_classes: int = 0
+    preprocessing: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> _Model:
+        _need(self, "name")
+        return self
+
+
+class _Data(_Section):
+    """Empty, or with a source."""
+
+    source: str = ""
+    split: str = ""
+    holdout_split: str = ""
+    class_map: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> _Data:
+        _need(self, "source")
+        return self
+
+
+def _need(section: _Section, key: str) -> None:
+    if section.model_fields_set and key not in section.model_fields_set:
+        raise _wrong(f"key {key!r} is missing; add it")
+
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+class _Defaults(_Section):
+    trials: _Count = 1
+    images: _Count = 1
+    holdout: _Count = 1
+    batch_size: _Count = 1
+
+
+class SpaceDocument(_Section):
+    """A whole space, with what its bases state filled in."""
+
+    format: Annotated[str, _exactly("ztp-search/space")]
+    version: Annotated[int, _exactly(1)]
+    base: str = ""
+    about: str = ""
+    model: _Model = _Model()
+    data: _Data = _Data()
+    defaults: _Defaults = _Defaults()
+    pruning: _Pruning

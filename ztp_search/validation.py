@@ -1,0 +1,64 @@
+"""What pydantic finds wrong with a file or a setting, as one line for the person who wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+KINDS = {
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+}
+"""What a value must be, by pydantic's name for its being something else."""
+LIMITS = {
+    "greater_than": "above {gt}",
+    "greater_than_equal": "{ge} or above",
+    "less_than": "below {lt}",
+    "less_than_equal": "{le} or below",
+    "literal_error": "{expected}",
+}
+
+
+def first_error(error: ValidationError, where: str) -> str:
+    """The first error, on one line: where it is, the rule, and the value that breaks it.
+
+    A rule of our own (a ValueError or PydanticCustomError raised by a validator) is quoted as it
+    stands: as the rest of the sentence where it begins with "must", else after a colon.
+
+    Args:
+        error: What pydantic raised.
+        where: The file, or the part of one, that was validated.
+
+    Returns:
+        For example "mine.yaml: defaults.trials must be 1 or above, but got 0".
+    """
+    found = error.errors(include_url=False)[0]
+    kind, context = found["type"], found.get("ctx", {})
+    at = found["loc"]
+    if kind == "missing":
+        return f"{_place(where, at[:-1])}: key {at[-1]!r} is missing; add it"
+    if kind in ("extra_forbidden", "invalid_key"):
+        return f"{_place(where, at[:-1])}: unknown key {str(at[-1])!r}; correct it or leave it out"
+    if kind in KINDS or kind in LIMITS:
+        rule = KINDS.get(kind) or LIMITS[kind].format(**context)
+        message = f"must be {rule}, but got {found['input']!r}"
+    else:
+        message = found["msg"].removeprefix("Value error, ")
+    separator = " " if message.startswith("must ") else ": "
+    return " ".join(f"{_place(where, at)}{separator}{message}".split())
+
+
+def _place(where: str, path: Sequence[Any]) -> str:
+    """`mine.yaml: pruning.layers[0]`."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    return f"{where}: {text.removeprefix('.')}" if text else where
