@@ -3,8 +3,8 @@
     python benchmarks/sampler.py [--count 1000000] [--space deit_small] [--budget 3.08]
 
 To reach: 1,000 a second; none outside the tolerance; under 1 % of rates at a bound; as fast at
-the end as at the beginning, and no more memory than 8 bytes of digest a configuration, in a table
-that is at least a third full.
+the end as at the beginning, and at most 100 bytes a configuration for the set of digests
+that keeps configurations from coming twice.
 """
 
 from __future__ import annotations

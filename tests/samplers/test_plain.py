@@ -1,4 +1,4 @@
-"""Samplers that learn nothing: uniform points, and points that leave fewer holes."""
+"""Samplers that make no use of results: uniform points, and points that leave fewer holes."""
 
 from __future__ import annotations
 

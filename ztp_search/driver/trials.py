@@ -17,7 +17,7 @@ from ztp_search.driver.progress import Status
 from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.racing import RACING, Correct, cost_to_come
-from ztp_search.samplers import SAMPLERS, Refine, Sampler, Seen
+from ztp_search.samplers import SAMPLERS, Refine, Sampler
 from ztp_search.settings import Settings
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import NewTrial, StudyDriver
@@ -72,10 +72,11 @@ class TrialRunner:
         self.racing = RACING[settings.racing]
         self.plans = [CohortPlan(**each) for each in study.attributes().get("cohorts", [])]
         self.wanted = {settings.sampler: settings.trials, REFINE: settings.refine}
-        seen, seed = Seen(), settings.sources.seed
+        seed = settings.sources.seed
+        proposed: set[bytes] = set()
         self.samplers: dict[str, Sampler] = {
-            settings.sampler: SAMPLERS[settings.sampler](decoder, seed, seen),
-            REFINE: Refine(decoder, seed, seen),
+            settings.sampler: SAMPLERS[settings.sampler](decoder, seed, proposed),
+            REFINE: Refine(decoder, seed, proposed),
         }
         self.stored = {trial.number: RacingTrial.from_stored(trial) for trial in study.trials()}
         self.complete: dict[int, Correct] = {}
@@ -118,7 +119,7 @@ class TrialRunner:
         numbers = range(plan.start, plan.stop)
         trials = [trial for number, trial in sorted(self.stored.items()) if number in numbers]
         for trial in trials:
-            self.samplers[plan.sampler].remember(trial.config)
+            self.samplers[plan.sampler].exclude(trial.config)
         cohort = Cohort(
             self.evaluator, self.study, self.racing, dict(self.complete), plan.finalists,
             len(numbers), trials,
@@ -173,7 +174,7 @@ class TrialRunner:
             return
         points, values = [t.point for t in trials], [t.sampler_value for t in trials]
         for name in {plan.sampler, REFINE}:
-            self.samplers[name].learn(plan.start, points, values)
+            self.samplers[name].tell(plan.start, points, values)
         for trial in trials:
             self.finished += 1
             if trial.state == "complete":

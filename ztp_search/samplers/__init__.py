@@ -1,13 +1,15 @@
-"""Samplers by the name that `--sampler` takes; a new one is a file here and a line below."""
+"""Samplers by the name of the setting `sampler`; a new one is a file here and a line below."""
 
 from collections.abc import Mapping
 
+from ztp_search.samplers.adaptive import AdaptiveSampler
 from ztp_search.samplers.base import Proposal, Sampler
-from ztp_search.samplers.from_optuna import CmaEs, Nsga2, Tpe
+from ztp_search.samplers.cma_es import CmaEs
 from ztp_search.samplers.monte_carlo import MonteCarlo
+from ztp_search.samplers.nsga2 import Nsga2
 from ztp_search.samplers.qmc import QuasiMonteCarlo
 from ztp_search.samplers.refine import Refine
-from ztp_search.samplers.seen import Seen
+from ztp_search.samplers.tpe import Tpe
 
 SAMPLERS: Mapping[str, type[Sampler]] = {
     "monte-carlo": MonteCarlo,
@@ -18,6 +20,6 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
 }
 
 __all__ = [
-    "SAMPLERS", "CmaEs", "MonteCarlo", "Nsga2", "Proposal", "QuasiMonteCarlo", "Refine",
-    "Sampler", "Seen", "Tpe",
+    "SAMPLERS", "AdaptiveSampler", "CmaEs", "MonteCarlo", "Nsga2", "Proposal", "QuasiMonteCarlo",
+    "Refine", "Sampler", "Tpe",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +10,10 @@ from dataclasses import dataclass
 from ztp_search.errors import BudgetError
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import token_counts
-from ztp_search.samplers.seen import Seen
 from ztp_search.space.decoder import Decoder
 
-Key = tuple[object, ...]
 Point = tuple[float, ...]
+"""Coordinates in the unit cube, one for each of `Decoder.names`."""
 MAX_ATTEMPTS = 1_000
 MAX_MISSES = 100
 """Attempts at one trial whose points may miss the budget (one token can cost more than 1 %)."""
@@ -21,7 +21,7 @@ MAX_MISSES = 100
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """The configuration of a trial, and the point of the unit cube that `decode` was given."""
+    """The configuration of a trial, and the point of the unit cube that it was decoded from."""
 
     config: PruningConfig
     point: Point
@@ -30,31 +30,60 @@ class Proposal:
 class Sampler(ABC):
     """Proposes the configuration of trial i; a subclass says which point of the unit cube.
 
-    Configurations must be asked for in ascending order of index: those with the same realised
-    counts and scoring parameters as an earlier one are replaced, attempt by attempt, so trial i
-    depends on the seed, the decoder, i and the generations learned before it alone.
+    Trial i depends on the seed, the decoder, i, the configurations that are excluded, and the
+    results that the sampler was told of before, and on nothing else. Configurations must be
+    proposed in ascending order of index: one that equals an earlier one in what decides its result
+    (realised token counts and scoring parameters) is replaced, attempt by attempt.
 
-    generation: trials proposed before the results of them are learned; None where the sampler
-        learns nothing, so that any number may be.
-    seen: what has been proposed, to be shared by the samplers of one study.
+    To add a sampler, subclass this class (or AdaptiveSampler, where results steer it) in a file of
+    its own and name it in SAMPLERS; tests/samplers/test_contract.py then tests it.
+
+    Attributes:
+        generation: How many trials are proposed before the sampler is told of their results. None:
+            it makes no use of results, so any number may be.
+        seen: Digests of the configurations that are not proposed again.
+
+    Args:
+        decoder: Turns points into configurations that meet the budget.
+        seed: Of everything that is drawn at random.
+        seen: A set to share with the other samplers of a study, so that none of them proposes
+            what another has proposed.
+
+    Example:
+        >>> sampler = MonteCarlo(decoder, seed=0)
+        >>> sampler.propose(0).config.layers
+        (PruningLayer(after_block=1, …), …)
     """
 
     generation: int | None = None
 
-    def __init__(self, decoder: Decoder, seed: int, seen: Seen | None = None) -> None:
+    def __init__(self, decoder: Decoder, seed: int, seen: set[bytes] | None = None) -> None:
         self.decoder = decoder
         self.seed = seed
-        self.seen = Seen() if seen is None else seen
+        self.seen: set[bytes] = set() if seen is None else seen
 
     @abstractmethod
     def point(self, index: int, attempt: int) -> Sequence[float]:
-        """Coordinates in [0, 1], `decoder.dimensions` of them, for this attempt at trial i."""
+        """The point to decode for trial `index`.
+
+        Args:
+            index: Number of the trial, from 0.
+            attempt: 0, and one more each time that the point was decoded to a configuration that
+                is excluded, or to none.
+
+        Returns:
+            Coordinates in [0, 1], `decoder.dimensions` of them.
+        """
 
     def propose(self, index: int) -> Proposal | None:
-        """The configuration of trial `index`; None once the space seems to hold no new one.
+        """The configuration of trial `index`, which is excluded from then on.
 
-        Raises BudgetError where whole numbers of tokens miss the budget at every attempt, and
-        there was never a configuration that met it.
+        Returns:
+            None where MAX_ATTEMPTS points have led to nothing new: the space seems exhausted.
+
+        Raises:
+            BudgetError: Whole numbers of tokens missed the budget at every attempt, and no
+                configuration has ever met it.
         """
         missed = 0
         for attempt in range(MAX_ATTEMPTS):
@@ -66,34 +95,47 @@ class Sampler(ABC):
                 if missed == attempt + 1 == MAX_MISSES and not self.seen:
                     raise
                 continue
-            if self.seen.add(self._key(config)):
+            digest = self._digest(config)
+            if digest not in self.seen:
+                self.seen.add(digest)
                 return Proposal(config, point)
         return None
 
-    def remember(self, config: PruningConfig) -> None:
-        """Count a configuration as proposed (those of a resumed study, in order)."""
-        self.seen.add(self._key(config))
+    def exclude(self, config: PruningConfig) -> None:
+        """Never propose this configuration: a stored trial of a resumed study has it."""
+        self.seen.add(self._digest(config))
 
-    def learn(  # noqa: B027 - a sampler may well learn nothing
+    def tell(  # noqa: B027 - a sampler need not make use of results
         self, start: int, points: Sequence[Point], values: Sequence[float | None]
     ) -> None:
-        """Take in the results of a finished generation, which began at trial `start`.
+        """Report the results of a finished generation, before the next one is proposed.
 
-        points: those proposed, in order of trial number. values: more is better; None where the
-        trial failed. A resumed study learns its generations in order, without proposing them.
+        A resumed study reports the generations that are stored, in order, without having proposed
+        them.
+
+        Args:
+            start: Number of the generation's first trial.
+            points: As they were proposed, in order of trial number.
+            values: Of each point; more is better, None where the trial failed.
         """
 
-    def _key(self, config: PruningConfig) -> Key:
-        """What decides a result: iterations only of layers whose I-stage prunes anything."""
+    def _digest(self, config: PruningConfig) -> bytes:
+        """8 bytes that are the same for configurations that must have the same result.
+
+        A set of them costs a tenth of the memory of what they stand for. Among a million
+        configurations two different ones share a digest once in 40 million studies; the second is
+        then replaced, in every run alike.
+        """
         tokens = token_counts(self.decoder.geometry, config)
         layers = []
         for layer in config.layers:
             n_in, n_out = tokens[layer.after_block - 1], tokens[layer.after_block]
             i_stage = n_out < n_in - layer.s_tokens
-            iterations = layer.wpr_iterations if i_stage else 0
+            iterations = layer.wpr_iterations if i_stage else 0  # of a stage that prunes nothing
             if n_out < n_in:
                 layers.append((layer.after_block, layer.s_tokens, iterations))
-        return (
+        key = (
             tokens, tuple(layers), config.v_min, config.v_max, config.variant, config.partition,
             config.features, config.metric, config.order, config.aggregation,
         )  # fmt: skip
+        return hashlib.blake2b(repr(key).encode(), digest_size=8).digest()

@@ -9,7 +9,7 @@ import numpy as np
 from ztp_search.samplers.base import Sampler
 from ztp_search.samplers.monte_carlo import uniform
 
-BLOCK = 256
+CHUNK = 256
 """Points drawn at once: making a sequence costs milliseconds, a point of it microseconds."""
 
 
@@ -21,23 +21,23 @@ class QuasiMonteCarlo(Sampler):
     that is no new configuration is replaced by uniform ones.
     """
 
-    _block = -1
+    _chunk = -1
     _points: Sequence[Sequence[float]] = ()
 
     def point(self, index: int, attempt: int) -> Sequence[float]:
         if attempt:
             return uniform(self.seed, index, attempt, self.decoder.dimensions)
-        block, row = divmod(index, BLOCK)
-        if block != self._block:
-            self._points, self._block = self._draw(block), block
+        chunk, row = divmod(index, CHUNK)
+        if chunk != self._chunk:
+            self._points, self._chunk = self._draw(chunk), chunk
         return self._points[row]
 
-    def _draw(self, block: int) -> list[list[float]]:
+    def _draw(self, chunk: int) -> list[list[float]]:
         from scipy.stats import qmc  # half a second to import, for this sampler alone
 
         generator = np.random.default_rng([self.seed])
         sequence = qmc.Sobol(self.decoder.dimensions, scramble=True, rng=generator)
-        if block:
-            sequence.fast_forward(block * BLOCK)
-        points: list[list[float]] = sequence.random(BLOCK).tolist()
+        if chunk:
+            sequence.fast_forward(chunk * CHUNK)
+        points: list[list[float]] = sequence.random(CHUNK).tolist()
         return points

@@ -1,4 +1,4 @@
-"""Local refinement: small moves of the best that is known."""
+"""Local refinement: small moves of the best points so far."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ztp_search.samplers.adaptive import AdaptiveSampler, reflected
 from ztp_search.samplers.base import Point
 from ztp_search.samplers.best import Result, best
-from ztp_search.samplers.learning import Learning, reflected
 from ztp_search.samplers.monte_carlo import uniform
-from ztp_search.samplers.seen import Seen
 from ztp_search.space.decoder import Decoder
 
 
-class Refine(Learning):
+class Refine(AdaptiveSampler):
     """(mu + lambda) evolution: each point is one of the best, moved in one to three coordinates.
 
-    It learns every generation of a study, those of the main sampler too. Only coordinates that
+    It is told of every generation of a study, the main sampler's too. Only coordinates that
     decide something in the parent are moved: the set of locations, the thresholds, and those of
     blocks that a pruning layer follows. Wide and narrow steps are mixed throughout: no schedule
     has to guess how many generations there will be, and none is lost to a width gone stale.
@@ -30,14 +29,14 @@ class Refine(Learning):
     widths = (0.4, 0.2, 0.1)
     """Standard deviations; wide ones, as meeting the budget takes back a part of each move."""
 
-    def __init__(self, decoder: Decoder, seed: int, seen: Seen | None = None) -> None:
+    def __init__(self, decoder: Decoder, seed: int, seen: set[bytes] | None = None) -> None:
         super().__init__(decoder, seed, seen)
         self._best: list[Result] = []
 
-    def ask(self, start: int) -> list[Sequence[float]]:
+    def draw(self, start: int) -> list[Sequence[float]]:
         return [self._child(index) for index in range(start, start + self.generation)]
 
-    def tell(self, results: Sequence[Result]) -> None:
+    def update(self, results: Sequence[Result]) -> None:
         self._best = best([*self._best, *results], self.parents)
 
     def _child(self, index: int) -> Sequence[float]:

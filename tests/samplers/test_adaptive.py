@@ -1,4 +1,4 @@
-"""Samplers that learn do learn: on an objective worked out here, they come to propose better."""
+"""Adaptive samplers do adapt: on an objective worked out here, they come to propose better."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from helpers.geometries import DIGITS, budget_of
 from helpers.spaces import space_of
 
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.samplers import SAMPLERS, MonteCarlo, Refine, Sampler, Seen
+from ztp_search.samplers import SAMPLERS, MonteCarlo, Refine, Sampler
 from ztp_search.space.decoder import Decoder
 
-LEARNING = [name for name, sampler in SAMPLERS.items() if sampler.generation is not None]
+ADAPTIVE = [name for name, sampler in SAMPLERS.items() if sampler.generation is not None]
 SEEDS = (0, 1, 2)
 
 
@@ -49,7 +49,7 @@ def search(
         points = [proposal.point for proposal in proposals if proposal is not None]
         told = [value + float(noise.normal(0.0, 0.01)) for value in true]
         for one in (sampler, *others):
-            one.learn(start + len(values), points, told)
+            one.tell(start + len(values), points, told)
         values += true
     return values
 
@@ -59,7 +59,7 @@ def by_chance() -> list[float]:
     return search(MonteCarlo(decoder(), seed=9), 1000)
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("name", ADAPTIVE)
 def test_late_generations_beat_chance(name: str, by_chance: list[float]) -> None:
     mean, spread = float(np.mean(by_chance)), float(np.std(by_chance))
     for seed in SEEDS:
@@ -73,7 +73,7 @@ def test_late_generations_beat_chance(name: str, by_chance: list[float]) -> None
 def test_refinement_improves_the_best_more_than_as_many_trials_by_chance() -> None:
     gained, chance = [], []
     for seed in range(6):
-        seen = Seen()
+        seen: set[bytes] = set()
         main, refine = MonteCarlo(decoder(), seed, seen), Refine(decoder(), seed, seen)
         before = max(search(main, 100, others=[refine], seed=seed))
         gained.append(max(search(refine, 64, start=100, seed=seed)) - before)
@@ -83,15 +83,23 @@ def test_refinement_improves_the_best_more_than_as_many_trials_by_chance() -> No
 
 
 def test_refinement_moves_few_coordinates_of_the_best() -> None:
-    seen = Seen()
+    seen: set[bytes] = set()
     main, refine = MonteCarlo(decoder(), 0, seen), Refine(decoder(), 0, seen)
     proposals = [proposal for i in range(50) if (proposal := main.propose(i)) is not None]
     points = [proposal.point for proposal in proposals]
     values: list[float | None] = [value_of(proposal.config) for proposal in proposals]
     values[7] = None
-    refine.learn(0, points, values)
+    refine.tell(0, points, values)
     order = sorted(range(50), key=lambda i: -(values[i] if values[i] is not None else math.inf))
     parents = np.array([points[i] for i in order if i != 7][:8])
     for index in range(50, 66):
         moved = (np.abs(parents - np.array(refine.point(index, 0))) > 1e-7).sum(axis=1)
         assert 1 <= moved.min() <= 3
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_a_trial_before_the_results_that_are_known_is_refused(name: str) -> None:
+    sampler = SAMPLERS[name](decoder(), seed=0)
+    search(sampler, sampler.generation or 0)
+    with pytest.raises(ValueError, match="ascending"):
+        sampler.propose(1)

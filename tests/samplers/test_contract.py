@@ -1,10 +1,10 @@
-"""What every sampler keeps: trial i follows from (seed, decoder, history, i), and none comes twice.
-
-The history is what generations before it have taught; samplers that learn nothing do without.
+"""The contract of samplers: trial i follows from seed, decoder, earlier results and i alone, and no
+configuration comes twice. A sampler joins by its line in SAMPLERS.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import subprocess
@@ -20,7 +20,7 @@ from helpers.spaces import assert_right, space_of, wide
 
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import Geometry
-from ztp_search.samplers import SAMPLERS, Proposal, Refine, Sampler, Seen
+from ztp_search.samplers import SAMPLERS, Proposal, Refine, Sampler
 from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
 
@@ -86,13 +86,13 @@ class Search:
     def resume(self, generations: list[Generation], started: int, trials: int) -> list[Proposal]:
         """Finished generations from the database, one cut after `started`, and then the rest."""
         for start, proposals in generations[:-1]:
-            self.remember(proposals)
+            self.exclude(proposals)
             points, values = stored(proposals)
-            self.sampler.learn(start, points, values)
+            self.sampler.tell(start, points, values)
         start, proposals = generations[-1]
-        self.remember(proposals[:started])
+        self.exclude(proposals[:started])
         rest = self.propose(start + started, start + len(proposals))
-        self._learn(start, proposals[:started] + rest)
+        self._tell(start, proposals[:started] + rest)
         return rest + self.run(trials, start + len(proposals))
 
     def _run(self, start: int, trials: int) -> Iterator[Proposal]:
@@ -100,7 +100,7 @@ class Search:
             stop = min(trials, start + (self.sampler.generation or 4))
             proposals = self.propose(start, stop)
             yield from proposals
-            self._learn(start, proposals)
+            self._tell(start, proposals)
             if len(proposals) < stop - start:
                 return
             start = stop
@@ -114,14 +114,14 @@ class Search:
             proposals.append(proposal)
         return proposals
 
-    def _learn(self, start: int, proposals: list[Proposal]) -> None:
+    def _tell(self, start: int, proposals: list[Proposal]) -> None:
         self.generations.append((start, proposals))
         points = [proposal.point for proposal in proposals]
-        self.sampler.learn(start, points, [value_of(proposal.config) for proposal in proposals])
+        self.sampler.tell(start, points, [value_of(proposal.config) for proposal in proposals])
 
-    def remember(self, proposals: list[Proposal]) -> None:
+    def exclude(self, proposals: list[Proposal]) -> None:
         for proposal in proposals:
-            self.sampler.remember(PruningConfig.from_dict(proposal.config.to_dict()))
+            self.sampler.exclude(PruningConfig.from_dict(proposal.config.to_dict()))
 
 
 def stored(proposals: list[Proposal]) -> tuple[list[tuple[float, ...]], list[float | None]]:
@@ -197,6 +197,25 @@ def test_duplicates_are_replaced_in_index_order(name: str) -> None:
 
 
 @every_sampler
+def test_what_is_excluded_is_not_proposed(name: str) -> None:
+    first = EVERY[name](tight(), seed=5).propose(0)
+    assert first is not None
+    sampler = EVERY[name](tight(), seed=5)
+    sampler.exclude(first.config)
+    second = sampler.propose(0)
+    assert second is not None
+    assert what_counts(DIGITS, second.config) != what_counts(DIGITS, first.config)
+
+
+def test_thresholds_that_differ_in_the_last_bit_are_two_configurations() -> None:
+    sampler = EVERY["monte-carlo"](wide(), seed=0)
+    config = sampler.decoder.decode([0.5] * sampler.decoder.dimensions)
+    for v_min in (0.1 + 0.2, 0.3, 0.3):
+        sampler.exclude(dataclasses.replace(config, v_min=v_min))
+    assert len(sampler.seen) == 2
+
+
+@every_sampler
 def test_a_space_that_is_used_up_ends(name: str) -> None:
     sampler = EVERY[name](single(), seed=0)
     first = sampler.propose(0)
@@ -204,7 +223,7 @@ def test_a_space_that_is_used_up_ends(name: str) -> None:
     assert_right(sampler.decoder, first.config)
     assert sampler.propose(1) is None
     assert sampler.propose(2) is None
-    sampler.learn(0, [first.point], [0.5])
+    sampler.tell(0, [first.point], [0.5])
     assert sampler.propose(1) is None
 
 
@@ -255,28 +274,28 @@ def test_more_trials_begin_a_new_generation(name: str) -> None:
 
 @every_sampler
 def test_trials_of_another_sampler_may_lie_between(name: str) -> None:
-    # 0 to 3 learned; 4 to 9 another's, of which this one hears nothing
+    # 0 to 3 told; 4 to 9 another's, of which this one is not told
     search = Search(SMALL[name](wide(), seed=3))
     first = search.run(4)
     unbroken = search.run(18, start=10)
     resumed = Search(SMALL[name](wide(), seed=3))
-    resumed.remember(first)
-    resumed.sampler.learn(0, *stored(first))
-    resumed.remember(unbroken[:2])
+    resumed.exclude(first)
+    resumed.sampler.tell(0, *stored(first))
+    resumed.exclude(unbroken[:2])
     assert resumed.propose(12, 14) == unbroken[2:4]
 
 
 @every_sampler
-def test_a_generation_that_failed_teaches_nothing_but_counts(name: str) -> None:
+def test_a_generation_that_failed_is_passed_over(name: str) -> None:
     search = Search(SMALL[name](wide(), seed=3))
     points = [proposal.point for proposal in search.propose(0, 4)]
-    search.sampler.learn(0, points, [None] * 4)
+    search.sampler.tell(0, points, [None] * 4)
     for proposal in search.propose(4, 8):
         assert_right(search.sampler.decoder, proposal.config)
 
 
 def test_samplers_of_one_study_share_what_they_have_proposed() -> None:
-    seen = Seen()
+    seen: set[bytes] = set()
     main, other = EVERY["monte-carlo"](tight(), 0, seen), EVERY["refine"](tight(), 0, seen)
     configs = []
     for index in range(40):
