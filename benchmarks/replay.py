@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from truth import Truth
 
-from ztp_search.racing import Racing, go_on, quota_after
+from ztp_search.racing import Racing, promotion_quota, survivors
 
 BATCH_SIZE = 64
 FINALISTS = 5
@@ -53,9 +53,10 @@ def replay(
             if rung == len(rungs) - 1:
                 break
             results = {trial: correct[trial, :seen] for trial in alive}
-            going = go_on(racing, results, complete, quota_after(trials, rung), FINALISTS, last)
-            stopped += [int(order[trial]) for trial in alive if trial not in going]
-            alive = sorted(going)
+            quota = promotion_quota(trials, rung)
+            surviving = survivors(racing, results, complete, quota, FINALISTS, last)
+            stopped += [int(order[trial]) for trial in alive if trial not in surviving]
+            alive = sorted(surviving)
         complete.update((trial, correct[trial]) for trial in alive)
     accuracies = correct.mean(1)
     winner = max(complete, key=lambda trial: (accuracies[trial], -trial))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import Finished
-from helpers.racing_by_hand import slow_go_on
+from helpers.racing_by_hand import slow_survivors
 from helpers.running import (
     RACE,
     attributes,
@@ -94,7 +94,7 @@ def check_cohort(
     for rung in RUNGS[:-1]:
         quota = -(-len(trials) // 2 ** (1 + RUNGS.index(rung)))  # a half, a quarter, rounded up
         cohort = {number: bits(trial)[:rung] for number, trial in alive.items()}
-        going = slow_go_on(
+        going = slow_survivors(
             RACING[rule], cohort, complete, quota, finalists, trials[-1].number
         )
         for number in alive.keys() - going:

@@ -19,7 +19,7 @@ def slow_wealth(outcomes: list[bool]) -> float:
     return float(money.sum() - money[-1] / 2)
 
 
-def slow_go_on(
+def slow_survivors(
     racing: Racing, cohort: dict[int, list[bool]], complete: dict[int, list[bool]],
     quota: int, finalists: int, rivals: int,
 ) -> set[int]:  # fmt: skip
@@ -30,17 +30,17 @@ def slow_go_on(
     def place(number: int) -> tuple[int, int]:
         return -sum(everyone[number]), number
 
-    going = set()
+    surviving = set()
     for number, mine in cohort.items():
         rank_in_cohort = sum(place(other) < place(number) for other in cohort)
         rank_in_study = sum(place(other) < place(number) for other in everyone)
-        goes = True
+        stopped = False
         if racing.halving and rank_in_cohort >= quota and rank_in_study >= finalists:
-            goes = False
+            stopped = True
         incumbent = everyone[min(everyone, key=place)]
         differ = [a for a, b in zip(mine, incumbent, strict=True) if a != b]
         if racing.evidence and differ.count(False) > differ.count(True):
-            goes = goes and slow_wealth(differ) < 10 * max(1, rivals)
-        if goes:
-            going.add(number)
-    return going
+            stopped = stopped or slow_wealth(differ) >= 10 * max(1, rivals)
+        if not stopped:
+            surviving.add(number)
+    return surviving

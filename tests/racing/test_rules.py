@@ -1,4 +1,4 @@
-"""Rungs, estimates and who goes on, against slow twins, by hand and by simulation."""
+"""Rungs, estimates and survivors, against slow twins, by hand and by simulation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from helpers.racing_by_hand import slow_go_on, slow_wealth
-from hypothesis import given
+from helpers.racing_by_hand import slow_survivors, slow_wealth
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ztp_search.racing import RACING, Racing, cost_to_come, estimate, go_on, quota_after
+from ztp_search.racing import (
+    RACING,
+    Racing,
+    estimate,
+    promotion_quota,
+    remaining_evaluations,
+    survivors,
+)
 from ztp_search.racing import log_evidence as log_evidences
 from ztp_search.racing import shown_worse as shown_worses
 
@@ -27,6 +34,7 @@ def shown_worse(wins: int, losses: int, rivals: int = 1) -> bool:
     return bool(shown_worses(np.array([wins]), np.array([losses]), rivals)[0])
 
 
+@settings(deadline=None)  # the first call imports scipy.special
 @given(st.lists(st.booleans(), max_size=400))
 def test_evidence_is_the_wealth_of_one_who_bets_image_by_image(outcomes: list[bool]) -> None:
     wins = sum(outcomes)
@@ -91,8 +99,8 @@ def test_of_equal_trials_the_best_so_far_stops_a_tenth_at_most(trials: int) -> N
         alive = {number: results[number] for number in range(trials)}
         for rung in EVIDENCE.rungs(5120, 64):
             cohort = {number: correct[:rung] for number, correct in alive.items()}
-            going = go_on(EVIDENCE, cohort, {}, trials, 0, trials - 1)
-            alive = {number: results[number] for number in going}
+            surviving = survivors(EVIDENCE, cohort, {}, trials, 0, trials - 1)
+            alive = {number: results[number] for number in surviving}
         stopped += trials - len(alive)
     assert stopped / (runs * trials) <= 0.1
 
@@ -106,7 +114,7 @@ def test_challengers_a_point_worse_are_mostly_stopped() -> None:
     st.integers(1, 12), st.integers(0, 4), st.integers(1, 6), st.integers(0, 4),
     st.integers(1, 120), st.floats(0.3, 0.95), st.integers(0, 20), st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_who_goes_on_is_what_the_rules_say(
+def test_survivors_are_those_that_the_rules_promote(
     racing: Racing, trials: int, before: int, quota: int, finalists: int, images: int,
     accuracy: float, rivals: int, seed: int,
 ) -> None:  # fmt: skip
@@ -116,24 +124,24 @@ def test_who_goes_on_is_what_the_rules_say(
     numbers = generator.permutation(100)[: trials + before].tolist()
     complete = dict(zip(numbers[:before], results[:before], strict=True))
     cohort = {n: r[:images] for n, r in zip(numbers[before:], results[before:], strict=True)}
-    slow = slow_go_on(
+    slow = slow_survivors(
         racing, {n: r.tolist() for n, r in cohort.items()},
         {n: r.tolist() for n, r in complete.items()}, quota, finalists, rivals,
     )  # fmt: skip
-    assert go_on(racing, cohort, complete, quota, finalists, rivals) == slow
+    assert survivors(racing, cohort, complete, quota, finalists, rivals) == slow
 
 
 def test_the_order_of_the_trials_decides_nothing() -> None:
     generator = np.random.default_rng(3)
     cohort = {number: generator.random(64) < 0.8 for number in range(9)}
     backwards = dict(reversed(cohort.items()))
-    assert go_on(BOTH, cohort, {}, 4, 2, 8) == go_on(BOTH, backwards, {}, 4, 2, 8)
+    assert survivors(BOTH, cohort, {}, 4, 2, 8) == survivors(BOTH, backwards, {}, 4, 2, 8)
 
 
-def test_without_racing_everybody_goes_on_and_there_is_one_rung() -> None:
+def test_without_racing_every_trial_survives_and_there_is_one_rung() -> None:
     assert OFF.rungs(5000, 64) == (5000,)
     cohort = {0: np.ones(64, np.bool_), 1: np.zeros(64, np.bool_)}
-    assert go_on(OFF, cohort, {}, 1, 1, 1) == {0, 1}
+    assert survivors(OFF, cohort, {}, 1, 1, 1) == {0, 1}
 
 
 @pytest.mark.parametrize("images, batch, rungs", [
@@ -150,15 +158,15 @@ def test_rungs_double_in_whole_batches(images: int, batch: int, rungs: tuple[int
     assert BOTH.rungs(images, batch) == rungs
 
 
-def test_half_go_on_after_each_rung() -> None:
-    assert [quota_after(100, rung) for rung in range(8)] == [50, 25, 13, 7, 4, 2, 1, 1]
+def test_halving_promotes_half_from_each_rung() -> None:
+    assert [promotion_quota(100, rung) for rung in range(8)] == [50, 25, 13, 7, 4, 2, 1, 1]
 
 
-def test_images_to_come_by_hand() -> None:
+def test_remaining_evaluations_by_hand() -> None:
     rungs = (64, 128, 256, 400)
-    assert cost_to_come(8, rungs, 0, True) == 8 * 64 + 4 * 64 + 2 * 128 + 1 * 144
-    assert cost_to_come(8, rungs, 2, True) == 8 * 128 + 4 * 144
-    assert cost_to_come(8, rungs, 0, False) == 8 * 400
+    assert remaining_evaluations(8, rungs, 0, True) == 8 * 64 + 4 * 64 + 2 * 128 + 1 * 144
+    assert remaining_evaluations(8, rungs, 2, True) == 8 * 128 + 4 * 144
+    assert remaining_evaluations(8, rungs, 0, False) == 8 * 400
     assert BOTH.share_of_first_rung(rungs) == 512 / (512 + 256 + 256 + 144)
     assert OFF.share_of_first_rung((400,)) == 1.0
 

@@ -14,7 +14,7 @@ from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.scheduler import Configs, Outcome
 from ztp_search.evaluation.tasks import Failure
-from ztp_search.racing import Correct, Racing, cost_to_come, go_on, quota_after
+from ztp_search.racing import Correct, Racing, promotion_quota, remaining_evaluations, survivors
 from ztp_search.study import StudyDriver, Update
 
 KIND = "trial"
@@ -88,7 +88,7 @@ class Cohort:
         """Image evaluations that the trials still need, if halving alone decides."""
         images = self.rungs[self.rung] - self._images_before(self.rung)
         climbing = self.running / (2 if self.racing.halving else 1)
-        later = cost_to_come(climbing, self.rungs, self.rung + 1, self.racing.halving)
+        later = remaining_evaluations(climbing, self.rungs, self.rung + 1, self.racing.halving)
         return max(0, self.running - self.climbed) * images + later
 
     def _images_before(self, rung: int) -> int:
@@ -160,11 +160,11 @@ class Cohort:
             for number, trial in self.trials.items()
             if trial.images_seen >= images
         }
-        survivors = go_on(
-            self.racing, reached, self.complete, quota_after(len(self.trials), rung),
+        surviving = survivors(
+            self.racing, reached, self.complete, promotion_quota(len(self.trials), rung),
             self.finalists, max(self.trials, default=0),
         )  # fmt: skip
-        for number in reached.keys() - survivors:
+        for number in reached.keys() - surviving:
             trial = self.trials[number]
             if trial.state == "running" and trial.images_seen == images:
                 trial.state = "pruned"

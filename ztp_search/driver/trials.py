@@ -16,7 +16,7 @@ from ztp_search.driver.evaluator import Evaluator
 from ztp_search.driver.progress import Status
 from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.pruning.cost import cost_dict, flops
-from ztp_search.racing import RACING, Correct, cost_to_come
+from ztp_search.racing import RACING, Correct, remaining_evaluations
 from ztp_search.samplers import SAMPLERS, Refine, Sampler
 from ztp_search.settings import Settings
 from ztp_search.space.decoder import Decoder
@@ -206,7 +206,7 @@ class TrialRunner:
         total = max(sum(self.wanted.values()), done)
         images = cohort.remaining_images()
         later = max(0, total - self.finished - len(cohort.trials))
-        images += cost_to_come(later, cohort.rungs, 0, self.racing.halving)
+        images += remaining_evaluations(later, cohort.rungs, 0, self.racing.halving)
         left = images / speed if speed > 0 else None
         if left is not None and self.seconds is not None:
             left = min(left, self._seconds_left())

@@ -1,11 +1,11 @@
-"""Racing: paired statistics on per-image results, the evidence test, rungs and who goes on."""
+"""Racing: paired statistics on per-image results, the evidence test, rungs and their survivors."""
 
 from ztp_search.racing.rules import (
     RACING,
     Racing,
-    cost_to_come,
-    go_on,
-    quota_after,
+    promotion_quota,
+    remaining_evaluations,
+    survivors,
 )
 from ztp_search.racing.sequential_test import log_evidence, shown_worse
 from ztp_search.racing.statistics import (
@@ -25,12 +25,12 @@ __all__ = [
     "PairedDifference",
     "Racing",
     "accuracy",
-    "cost_to_come",
     "estimate",
-    "go_on",
     "log_evidence",
     "paired_difference",
-    "quota_after",
+    "promotion_quota",
+    "remaining_evaluations",
     "shown_worse",
     "standard_error",
+    "survivors",
 ]

@@ -1,11 +1,12 @@
-"""Rungs, and the rules that say who goes on to the next one. Pure functions.
+"""Rungs, and the rules that decide which trials are promoted to the next one. Pure functions.
 
-The trials of a cohort climb rungs, each twice as many images as the one before. After a rung two
-rules say who goes on, one or both of them (`benchmarks/search_cost.py` compares them):
+The trials of a cohort climb rungs, each of twice as many images as the one before. After a rung one
+or both of two rules stop trials (`benchmarks/search_cost.py` compares them); the others survive:
 
-halving    the better half of what began the rung's climb (sequential halving; Karnin, Koren and
-           Somekh 2013), but nobody who is among the study's `finalists` best.
-evidence   all that are not shown to be worse than the rung's incumbent, by a test that holds
+halving    stops all but the best half of the cohort after the first rung, all but the best quarter
+           after the second, and so on (sequential halving; Karnin, Koren and Somekh 2013), but
+           none of the `finalists` best of the study.
+evidence   stops those that are shown to be worse than the rung's incumbent, by a test that holds
            however often one looks and however many trials the incumbent was chosen from: a
            betting e-process on the discordant pairs, with a union bound over those trials.
 
@@ -30,13 +31,20 @@ GROWTH = 2
 
 @dataclass(frozen=True, slots=True)
 class Racing:
-    """Which rules decide who goes on; with neither, every trial sees all images."""
+    """Which rules stop trials early; with neither, every trial is evaluated on all images."""
 
     halving: bool
     evidence: bool
 
     def rungs(self, images: int, batch_size: int) -> tuple[int, ...]:
-        """How many images a trial has seen after each rung: whole batches, the last all images."""
+        """How many images a trial has been evaluated on after each rung.
+
+        Whole batches, from FIRST_RUNG_IMAGES on, and all images on the last rung.
+
+        Example:
+            >>> RACING["both"].rungs(images=1000, batch_size=64)
+            (64, 128, 256, 512, 1000)
+        """
         if not (self.halving or self.evidence):
             return (images,)
         rung = batch_size * math.ceil(FIRST_RUNG_IMAGES / batch_size)
@@ -47,9 +55,8 @@ class Racing:
         return (*rungs, images)
 
     def share_of_first_rung(self, rungs: Sequence[int]) -> float:
-        """About which part of a cohort's image evaluations is on its first rung."""
-        every = cost_to_come(1.0, rungs, 0, self.halving)
-        return rungs[0] / every
+        """Which part of a cohort's image evaluations is on its first rung, if halving decides."""
+        return rungs[0] / remaining_evaluations(1.0, rungs, 0, self.halving)
 
 
 RACING: Mapping[str, Racing] = {
@@ -58,20 +65,10 @@ RACING: Mapping[str, Racing] = {
     "evidence": Racing(halving=False, evidence=True),
     "off": Racing(halving=False, evidence=False),
 }
-"""By the name that --racing takes."""
+"""By the name of the setting `racing`."""
 
 
-def cost_to_come(trials: float, rungs: Sequence[int], first: int, halving: bool) -> float:
-    """Image evaluations of so many trials from rung `first` on, if halving alone decides."""
-    images = 0.0
-    for rung in range(first, len(rungs)):
-        images += trials * (rungs[rung] - (rungs[rung - 1] if rung else 0))
-        if halving:
-            trials /= GROWTH
-    return images
-
-
-def go_on(
+def survivors(
     racing: Racing,
     cohort: Mapping[int, Correct],
     complete: Mapping[int, Correct],
@@ -79,34 +76,62 @@ def go_on(
     finalists: int,
     rivals: int,
 ) -> set[int]:
-    """Numbers of the trials that go on to the next rung.
+    """Which trials of a cohort are promoted to the next rung.
 
-    cohort: results on the images up to this rung of the trials that reached it. complete: results
-    on these images, or more, of trials that were complete before. quota: how many go on by
-    halving. rivals: how many trials beside a challenger might have become incumbent, those that
-    racing stopped before included. Ties are the lower number's.
+    Trials with as many images right rank by their number, the lower one first.
+
+    Args:
+        racing: The rules that decide.
+        cohort: Trial number -> results on the images up to this rung, of those that reached it.
+        complete: Trial number -> results on all images, of those that were complete before.
+        quota: How many halving promotes; see `promotion_quota`.
+        finalists: How many of the study's best halving never stops.
+        rivals: How many other trials might have become the incumbent, those that racing stopped
+            before included: the evidence asked for grows with their number.
+
+    Returns:
+        Their numbers.
     """
     if not cohort:
         return set()
-    rung = len(next(iter(cohort.values())))
-    mine, others = list(cohort), [number for number in complete if number not in cohort]
+    rung_images = len(next(iter(cohort.values())))
+    racing_now = list(cohort)
+    others = [number for number in complete if number not in cohort]
     results = np.stack(
-        [cohort[number] for number in mine] + [complete[number][:rung] for number in others]
+        [cohort[number] for number in racing_now]
+        + [complete[number][:rung_images] for number in others]
     )  # (trials, images)
-    ranked = np.lexsort((mine + others, -results.sum(1))).tolist()  # by the last key first
-    going = set(range(len(mine)))
+    ranked = np.lexsort((racing_now + others, -results.sum(1))).tolist()  # by the last key first
+    surviving = set(range(len(racing_now)))  # rows of `results`
     if racing.halving:
-        own = [i for i in ranked if i < len(mine)]
-        going = set(own[:quota]) | set(ranked[:finalists]) & going
+        ranked_cohort = [row for row in ranked if row < len(racing_now)]
+        surviving = set(ranked_cohort[:quota]) | set(ranked[:finalists]) & surviving
     if racing.evidence:
-        incumbent = results[ranked[0]]
-        wins = (results[: len(mine)] & ~incumbent).sum(1)
-        losses = (~results[: len(mine)] & incumbent).sum(1)
-        going -= set(np.flatnonzero(shown_worse(wins, losses, rivals)).tolist())
-    return {mine[i] for i in going}
+        challengers, incumbent = results[: len(racing_now)], results[ranked[0]]
+        wins = (challengers & ~incumbent).sum(1)
+        losses = (~challengers & incumbent).sum(1)
+        surviving -= set(np.flatnonzero(shown_worse(wins, losses, rivals)).tolist())
+    return {racing_now[row] for row in surviving}
 
 
-def quota_after(trials: int, rung: int) -> int:
-    """How many of a cohort of `trials` go on after rung 0, 1, … by halving."""
+def promotion_quota(trials: int, rung: int) -> int:
+    """How many trials of a cohort halving promotes from a rung.
+
+    Args:
+        trials: Of the whole cohort, as it began.
+        rung: Number of the rung, from 0.
+    """
     share: int = GROWTH ** (rung + 1)
-    return -(-trials // share)
+    return -(-trials // share)  # rounded up
+
+
+def remaining_evaluations(
+    trials: float, rungs: Sequence[int], first: int, halving: bool
+) -> float:
+    """Image evaluations that are left to trials before rung `first`, if halving alone decides."""
+    images = 0.0
+    for rung in range(first, len(rungs)):
+        images += trials * (rungs[rung] - (rungs[rung - 1] if rung else 0))
+        if halving:
+            trials /= GROWTH
+    return images

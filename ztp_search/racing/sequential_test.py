@@ -19,12 +19,20 @@ PRIOR = 50.0
 
 
 def shown_worse(wins: Counts, losses: Counts, rivals: int) -> Correct:
-    """Whether discordant pairs show, at any time of looking, that the incumbent is better.
+    """Whether the discordant pairs show that the incumbent is better.
 
-    A challenger is ever stopped for an incumbent that is no better with probability ALPHA at most:
-    however often one looks (Ville's inequality), and though the incumbent is the best of `rivals`
-    on the same images, as the evidence asked for grows with their number (a union bound; the best
-    of many looks better than it is). wins, losses: of each challenger, (challengers,).
+    The probability that a challenger is ever stopped for an incumbent that is no better is ALPHA
+    at most. This holds however often one looks (Ville's inequality), and although the incumbent
+    was chosen on the same images as the best of `rivals` trials, which makes it look better than
+    it is: the evidence asked for grows with their number (a union bound).
+
+    Args:
+        wins: Images that only the challenger got right, (challengers,).
+        losses: Images that only the incumbent got right, (challengers,).
+        rivals: How many trials the incumbent may have been chosen from.
+
+    Returns:
+        For each challenger, (challengers,).
     """
     needed = math.log(max(1, rivals) / ALPHA)
     worse: Correct = (losses > wins) & (log_evidence(wins, losses) >= needed)
@@ -32,10 +40,11 @@ def shown_worse(wins: Counts, losses: Counts, rivals: int) -> Correct:
 
 
 def log_evidence(wins: Counts, losses: Counts) -> npt.NDArray[np.float64]:
-    """Logarithm of what one would own who had bet 1 against "the challenger is as good".
+    """The logarithm of the evidence against "the challenger is at least as good", (challengers,).
 
-    Each discordant pair is bet on at odds that are fair where either is as likely to win. The
-    bets are mixed over p, the challenger's chance, from the half of Beta(PRIOR, PRIOR) below 1/2:
+    The evidence is the wealth of a gambler who began with 1 and bet on each discordant pair that
+    the challenger loses it, at odds that are fair where either is as likely to win. The bets are
+    mixed over p, the challenger's chance to win, from the half of Beta(PRIOR, PRIOR) below 1/2:
 
         2 / B(PRIOR, PRIOR) * integral over p < 1/2 of p^(PRIOR + wins - 1)
             (1 - p)^(PRIOR + losses - 1) dp * 2^(wins + losses),

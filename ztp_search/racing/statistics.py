@@ -47,11 +47,15 @@ def standard_error(correct: Correct) -> float:
 
 
 def paired_difference(first: Correct, other: Correct) -> PairedDifference:
-    """The difference with the adjusted Wald interval for paired proportions.
+    """The difference of two accuracies, with the adjusted Wald interval for paired proportions.
 
     Bonett and Price (2012), "Adjusted Wald confidence interval for a difference of binomial
     proportions based on paired data": one image is added to each kind of discordant pair, which
     keeps the coverage near 95 % where few or no pairs are discordant.
+
+    Example:
+        >>> paired_difference(np.array([True, True]), np.array([True, False])).difference
+        0.5
     """
     if first.shape != other.shape or first.ndim != 1 or len(first) == 0:
         raise ValueError(
@@ -75,9 +79,10 @@ class Estimate:
 
 
 def estimate(correct: Correct, unpruned: Correct) -> Estimate:
-    """The unpruned model's accuracy on all images plus the paired difference on those seen.
+    """Estimate the accuracy on all images from results on the first of them.
 
-    correct: of the first images, unpruned: of all of them. On n of N images with differences d,
+    The estimate is the unpruned model's accuracy on all images plus the paired difference on those
+    seen. On n of N images with differences d,
 
         Var = (Var(u) + 2 Cov(u, d)) / N + Var(d) / n,
 
