@@ -45,7 +45,7 @@ def test_fewer_classes_than_outputs_have_no_labels_and_the_reason_says_so():
     labels = map_classes(["cat", "dog"], 10)
     assert labels.outputs is None
     assert "2 classes (cat, dog) and the model 10" in labels.unlabelled
-    assert "--class-map FILE" in labels.unlabelled
+    assert "`class_map` file" in labels.unlabelled
 
 
 def test_more_classes_than_outputs_are_refused():

@@ -80,14 +80,14 @@ def test_what_save_to_disk_wrote_is_read_too(hugging_face, tmp_path):
     hugging_face().save_to_disk(tmp_path / "one")
     opened = open_source(DataSpec(f"hfds/{tmp_path / 'one'}"), None, num_classes=1000)
     assert opened.read(5) == (png(5), 999) and opened.name(5) == "all/5"
-    with pytest.raises(DataError, match="has no splits, but got split 'val'; leave --split out"):
+    with pytest.raises(DataError, match="has no splits, but got split 'val'; leave `split` out"):
         open_source(DataSpec(f"hfds/{tmp_path / 'one'}"), "val", num_classes=1000)
     splits = datasets.DatasetDict(train=hugging_face(first=50), test=hugging_face())
     splits.save_to_disk(tmp_path / "two")
     spec = DataSpec(f"hfds/{tmp_path / 'two'}")
     for split, first in (("train", 50), ("test", 0), (None, 0)):
         assert open_source(spec, split, num_classes=1000).read(0) == (png(first), 0)
-    with pytest.raises(DataError, match="--split must be one of train, test, but got 'val'"):
+    with pytest.raises(DataError, match="`split` must be one of train, test, but got 'val'"):
         open_source(spec, "val", num_classes=1000)
 
 
@@ -136,7 +136,7 @@ def test_labels_that_the_model_does_not_have_are_refused_by_name(hugging_face, t
     opened = open_source(DataSpec(as_on_the_hub({"test": numbers}, tmp_path / "mini")), "test",
                          num_classes=2)
     assert opened.read(3)[1] == 1
-    with pytest.raises(DataError, match=r"lie in 0\.\.1, but .* test/4 has 2; give --class-map"):
+    with pytest.raises(DataError, match=r"lie in 0\.\.1, but .* test/4 has 2; give a `class_map`"):
         opened.read(4)
 
 
@@ -193,7 +193,7 @@ def test_without_network_and_cache_one_line_says_what_to_do(hugging_face):
         open_source(DataSpec("hfds/timm/mini-imagenet"), "test", num_classes=1000)
     text = str(caught.value)
     assert "\n" not in text and "hfds/timm/mini-imagenet test" in text
-    for part in ("--data FOLDER", "--weights FILE", "ztp-search --space digits --budget 68%"):
+    for part in ("`data`", "`weights`", "ztp-search --space digits --budget 68%"):
         assert part in text
 
 

@@ -21,7 +21,7 @@ def test_splits_are_found_as_timm_finds_them(tmp_path):
         opened = open_source(DataSpec(source), split, num_classes=2)
         assert opened.read(0) == (png(first), 0)
     for wrong in ("tset", "train[:10]"):
-        with pytest.raises(DataError, match="--split must be a folder .*; it has train, val"):
+        with pytest.raises(DataError, match="`split` must be a folder .*; it has train, val"):
             open_source(DataSpec(source), wrong, num_classes=2)
 
 
@@ -60,7 +60,7 @@ def test_a_class_map_says_which_output_a_folder_is(folder, tmp_path):
 def test_class_folders_that_the_model_does_not_have_leave_no_labels(folder, tmp_path):
     sets = prepared(folder, tmp_path, num_classes=10)
     assert set(sets.search.labels.tolist()) == {-1}
-    assert "--class-map FILE" in sets.unlabelled
+    assert "`class_map` file" in sets.unlabelled
 
 
 def test_a_tar_reads_as_the_folder_it_holds(tmp_path, folder):
@@ -101,7 +101,7 @@ def test_the_embedded_digits_are_read_from_their_splits(tmp_path):
 
 @pytest.mark.parametrize("source", ["nowhere", "owner/name", ""])
 def test_a_source_that_is_not_there_is_refused_by_name(source):
-    with pytest.raises(DataError, match=f"--data must be an image folder.*{source!r}"):
+    with pytest.raises(DataError, match=f"`data` must be an image folder.*{source!r}"):
         open_source(DataSpec(source), None, num_classes=2)
 
 
@@ -128,7 +128,7 @@ def test_webdataset_shards_are_streamed_in_their_order(tmp_path):
         files[f"{number}.png"] = b"not an image" if number == 1 else png(number)
         files[f"{number}.cls"] = str(number % 2).encode()
     tar_of(tmp_path / "shard-0.tar", files)
-    with pytest.raises(DataError, match=r"shard-0\.tar/1 cannot be read: .*--skip-unreadable"):
+    with pytest.raises(DataError, match=r"shard-0\.tar/1 cannot be read: .*`skip_unreadable`"):
         prepared(f"wds/{tmp_path}", tmp_path, split="shard-0.tar")
     sets = prepared(f"wds/{tmp_path}", tmp_path, split="shard-0.tar", skip_unreadable=True)
     assert sets.search.labels.tolist() == [0, 0, 1] and sets.unreadable == 1

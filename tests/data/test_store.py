@@ -98,16 +98,16 @@ def test_the_same_picture_never_stands_in_both_splits(tmp_path):
     (root / "test" / "cat" / "new.png").write_bytes(png(99))
     sets = prepared(str(root), tmp_path, images=4, holdout=1, split="val", holdout_split="test")
     assert sets.holdout.names == ["cat/new.png"]
-    with pytest.raises(DataError, match="--holdout 2 must be at most the 1 .*; use --holdout 1"):
+    with pytest.raises(DataError, match="`holdout` 2 must be at most the 1 .*; use `holdout` 1"):
         prepared(str(root), tmp_path, images=4, holdout=2, split="val", holdout_split="test")
 
 
 def test_too_few_images_are_refused_with_numbers_that_would_do(folder, tmp_path, decodes):
-    with pytest.raises(DataError, match="--images 9 . --holdout 3 must be at most the 8 "
-                                        ".*; use --images 6 --holdout 2"):
+    with pytest.raises(DataError, match="`images` 9 . `holdout` 3 must be at most the 8 "
+                                        ".*; use `images` 6 and `holdout` 2"):
         prepared(folder, tmp_path, images=9, holdout=3)
     assert not decodes
-    with pytest.raises(DataError, match="--images must be 1 or more"):
+    with pytest.raises(DataError, match="`images` must be 1 or more"):
         prepared(folder, tmp_path, images=0)
 
 
@@ -123,7 +123,7 @@ def broken(folder):
 
 
 def test_a_broken_image_is_named(folder, tmp_path, broken):
-    with pytest.raises(DataError, match=f"{broken} cannot be decoded: .*--skip-unreadable"):
+    with pytest.raises(DataError, match=f"{broken} cannot be decoded: .*`skip_unreadable`"):
         prepared(folder, tmp_path, images=8, holdout=0)
     assert not any((tmp_path / "cache").iterdir())
 
@@ -142,7 +142,7 @@ def test_a_store_made_without_a_broken_image_is_refused_where_that_is_not_asked_
     folder, tmp_path, broken
 ):
     prepared(folder, tmp_path, images=6, holdout=1, skip_unreadable=True)
-    with pytest.raises(DataError, match=f"{broken} cannot be decoded: .*--skip-unreadable"):
+    with pytest.raises(DataError, match=f"{broken} cannot be decoded: .*`skip_unreadable`"):
         prepared(folder, tmp_path, images=6, holdout=1)
 
 

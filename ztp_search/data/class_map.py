@@ -34,12 +34,16 @@ class LabelMap:
 def map_classes(
     names: Sequence[str] | None, num_classes: int, class_map: str | None = None
 ) -> LabelMap:
-    """Map the classes `names` of a data set, in its own order, to the outputs of a model.
+    """Map the classes of a data set to the outputs of a model.
 
-    names: None where the data set numbers its classes without naming them.
-    class_map: file of the user's; it wins, and must hold every class.
+    Args:
+        names: Of the data set's classes, in its own order; None where it numbers them without
+            naming them.
+        num_classes: How many outputs the model has.
+        class_map: File of the user's; it wins, and must hold every class.
 
-    Raises DataError naming the first class that has no output.
+    Raises:
+        DataError: A class has no output, or the class map cannot be read; names the first.
     """
     if class_map is not None:
         table = load_class_map(class_map)
@@ -56,12 +60,12 @@ def map_classes(
         elif len(names) > num_classes:
             raise DataError(
                 f"labels must lie in 0..{num_classes - 1}, but the data set has {len(names)} "
-                f"classes ({_some(names)}); say which output each of them is with --class-map FILE"
+                f"classes ({_some(names)}); say which output each of them is in a `class_map` file"
             )
         elif len(names) < num_classes:
             return LabelMap(
                 unlabelled=f"the data set has {len(names)} classes ({_some(names)}) and the model "
-                f"{num_classes}, and nothing says which is which; give --class-map FILE"
+                f"{num_classes}, and nothing says which is which; give a `class_map` file"
             )
         else:
             return LabelMap()
@@ -69,16 +73,21 @@ def map_classes(
         if not 0 <= output < num_classes:
             raise DataError(
                 f"labels must lie in 0..{num_classes - 1}, but class {name!r} maps to {output}; "
-                f"correct the class map, or --num-classes"
+                f"correct the class map, or `num_classes`"
             )
     return LabelMap(outputs)
 
 
 def load_class_map(path: str) -> dict[str, int]:
-    """Class name -> model output, from a file of the user's.
+    """Read a class map: class name -> output of the model.
 
-    `.txt` as timm has it: one name a line, numbered from 0. `.json`: an object {name: output}, or
-    a list of names in order of the outputs. timm's `.pkl` is refused: no pickle from outside.
+    Args:
+        path: A `.txt` file as timm has it (one name a line, numbered from 0), or a `.json` file
+            with an object {name: output} or a list of names in order of the outputs. timm's
+            `.pkl` is refused: no pickle from outside.
+
+    Raises:
+        DataError: The file cannot be read, or is no class map.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".txt", ".json"):
@@ -135,7 +144,7 @@ def _look_up(names: Sequence[str], table: dict[str, int], where: str) -> tuple[i
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise DataError(
             f"every class must have an output, but class {missing[0]!r}{more} is not in {where}; "
-            f"add it with --class-map FILE, or take its images away"
+            f"add it in a `class_map` file, or take its images away"
         )
     return tuple(table[name] for name in names)
 

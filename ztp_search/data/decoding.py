@@ -1,4 +1,7 @@
-"""From an opened data set to stores on disk: choose, decode side by side, write, all or nothing."""
+"""From an opened data set to image stores on disk: choose, decode in parallel, write.
+
+Both stores of a pair are written, or neither.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ from ztp_search.errors import DataError
 VERSION = 1
 _CHUNK = 64  # images whose encoded bytes are held at a time
 _STALE_SECONDS = 24 * 3600  # after which a temporary folder must be a dead process's
-_FLAGS = {"search": "--images", "holdout": "--holdout"}
+_SETTINGS = {"search": "images", "holdout": "holdout"}
+"""Which setting says how many images a store has."""
 
 Picture = NDArray[np.uint8]  # (C, H, W)
 UndecodedSample = tuple[Undecoded | UnreadableImage, int | None, str]  # image, label, name
@@ -63,50 +67,62 @@ class Request:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def make_stores(path: Path, asked: Request, sources: Sequence[Source]) -> None:
-    """Fill `path` with the stores "search" and "holdout", wholly or not at all.
+def make_stores(path: Path, request: Request, sources: Sequence[Source]) -> None:
+    """Write the stores "search" and "holdout" into the folder `path`, both or neither.
 
-    sources: one for both, or one for each.
+    Args:
+        path: Of the folder, which is made.
+        request: Which images.
+        sources: One for both stores, or one for each.
+
+    Raises:
+        DataError: There are too few images, one cannot be read, or the disk is full.
     """
-    counts = {"search": asked.images, "holdout": asked.holdout}
+    images = {"search": request.images, "holdout": request.holdout}
     if len(sources) == 1:
-        shares = [(sources[0], counts)]
+        shares = [(sources[0], images)]
     else:
-        shares = [(source, {name: counts[name]})
-                  for source, name in zip(sources, counts, strict=True)]  # fmt: skip
-    for source, wanted in shares:
+        shares = [(source, {name: images[name]})
+                  for source, name in zip(sources, images, strict=True)]  # fmt: skip
+    for source, counts in shares:
         if not source.sequential:  # refused before decoding what cannot succeed
-            _check_enough(source, len(source), wanted)
+            _check_enough(source, len(source), counts)
     chosen: set[bytes] = set()
     before = 0
     with _whole_or_not_at_all(path) as folder:
-        for source, wanted in shares:
-            samples = _samples(source, sum(wanted.values()), asked, chosen)
+        for source, counts in shares:
+            samples = _samples(source, sum(counts.values()), request, chosen)
             found = 0
-            for name, count in wanted.items():
-                found += _write(folder / name, samples, count, before + found, asked, source)
-            _check_enough(source, found, wanted)
+            for name, count in counts.items():
+                found += _write(folder / name, samples, count, before + found, request, source)
+            _check_enough(source, found, counts)
             before += found
 
 
-def _check_enough(source: Source, available: int, wanted: Mapping[str, int]) -> None:
-    """Refuse fewer images than all stores `wanted` of a source have together."""
-    need = sum(wanted.values())
+def _check_enough(source: Source, available: int, counts: Mapping[str, int]) -> None:
+    """Refuse a source with fewer images than its stores are to have together.
+
+    counts: images of each store that is taken from the source.
+    """
+    need = sum(counts.values())
     if available >= need:
         return
-    search = available * wanted.get("search", 0) // need
+    search = available * counts.get("search", 0) // need
     fits = {"search": search, "holdout": available - search}
-    flags = {name: _FLAGS[name] for name, count in wanted.items() if count}
-    asked = " + ".join(f"{flag} {wanted[name]}" for name, flag in flags.items())
-    fix = " ".join(f"{flag} {fits[name]}" for name, flag in flags.items())
+    settings = {name: _SETTINGS[name] for name, count in counts.items() if count}
+    asked = " + ".join(f"`{setting}` {counts[name]}" for name, setting in settings.items())
+    fix = " and ".join(f"`{setting}` {fits[name]}" for name, setting in settings.items())
     raise DataError(f"{asked} must be at most the {available} distinct readable images of "
                     f"{source.title}; use {fix}")
 
 
-def _samples(source: Source, need: int, asked: Request, chosen: set[bytes]) -> Iterator[Sample]:
-    """Distinct samples in their fixed order, decoded side by side, until `need` are readable."""
-    distinct = _distinct(source, asked.seed, chosen)
-    decode = _decoder(asked, source.title)
+def _samples(source: Source, need: int, request: Request, chosen: set[bytes]) -> Iterator[Sample]:
+    """Distinct samples in their fixed order, decoded in parallel, until `need` are readable.
+
+    chosen: digests of the images that are taken already; grows.
+    """
+    distinct = _distinct(source, request.seed, chosen)
+    decode = _decoder(request, source.title)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while need > 0:
             chunk = list(itertools.islice(distinct, min(_CHUNK, need)))
@@ -118,7 +134,7 @@ def _samples(source: Source, need: int, asked: Request, chosen: set[bytes]) -> I
 
 
 def _distinct(source: Source, seed: int, chosen: set[bytes]) -> Iterator[UndecodedSample]:
-    """Samples in their fixed order, without those whose content is among `chosen`."""
+    """Samples in the order that `seed` gives, without those whose content is in `chosen`."""
     order: Iterable[int] = itertools.count()
     if not source.sequential:
         order = np.random.Generator(np.random.PCG64(seed)).permutation(len(source)).tolist()
@@ -141,15 +157,17 @@ def _distinct(source: Source, seed: int, chosen: set[bytes]) -> Iterator[Undecod
 
 
 def _content(image: Undecoded) -> bytes:
+    """A digest of the file, or of the pixels where there is none."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
     return hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).digest()
 
 
-def _decoder(asked: Request, title: str) -> Callable[[UndecodedSample], Sample]:
+def _decoder(request: Request, title: str) -> Callable[[UndecodedSample], Sample]:
+    """A function that decodes a sample and puts timm's evaluation transform to it."""
     from timm.data import create_transform
 
-    transform = create_transform(**asked.config, is_training=False, normalize=False)
+    transform = create_transform(**request.config, is_training=False, normalize=False)
 
     def decode(sample: UndecodedSample) -> Sample:
         image, label, name = sample
@@ -158,7 +176,7 @@ def _decoder(asked: Request, title: str) -> Callable[[UndecodedSample], Sample]:
         try:
             if isinstance(image, bytes):
                 image = Image.open(io.BytesIO(image))
-            picture: Picture = transform(image.convert(asked.mode)).numpy()
+            picture: Picture = transform(image.convert(request.mode)).numpy()
         except Exception as error:  # Pillow's decoders raise what they like on damaged data
             why = f"{title}: {name} cannot be decoded: {one_line(error)}"
             return UnreadableImage(why), label, name
@@ -168,14 +186,28 @@ def _decoder(asked: Request, title: str) -> Callable[[UndecodedSample], Sample]:
 
 
 def _write(
-    folder: Path, samples: Iterator[Sample], count: int, before: int, asked: Request, source: Source
+    folder: Path,
+    samples: Iterator[Sample],
+    count: int,
+    before: int,
+    request: Request,
+    source: Source,
 ) -> int:
-    """Write the next `count` readable samples as a store; returns how many there were.
+    """Write the next `count` readable samples as a store.
 
-    before: images decoded for other stores, for the progress.
+    Args:
+        folder: Of the store, which is made.
+        samples: Continues behind those that are written.
+        count: How many images.
+        before: How many images were decoded for other stores before, for the progress.
+        request: What is asked for.
+        source: Where the samples are from.
+
+    Returns:
+        How many images there were.
     """
-    shape = [count, *asked.config["input_size"]]
-    digest = hashlib.sha256(json.dumps([asked.config, shape], sort_keys=True).encode())
+    shape = [count, *request.config["input_size"]]
+    digest = hashlib.sha256(json.dumps([request.config, shape], sort_keys=True).encode())
     labels: list[int] = []
     names: list[str] = []
     unreadable: list[str] = []
@@ -186,7 +218,7 @@ def _write(
         np.lib.format.write_array_header_1_0(file, header)
         for picture, label, name in samples if count else ():
             if isinstance(picture, UnreadableImage):
-                if not asked.skip_unreadable:
+                if not request.skip_unreadable:
                     raise refusal(str(picture)) from picture
                 unreadable.append(str(picture))
                 continue
@@ -195,8 +227,8 @@ def _write(
             digest.update(pixels)
             labels.append(-1 if label is None else label)
             names.append(name)
-            if asked.progress is not None:
-                asked.progress(before + len(names), asked.images + asked.holdout)
+            if request.progress is not None:
+                request.progress(before + len(names), request.images + request.holdout)
             if len(names) == count:
                 break
         _sync(file)
@@ -205,7 +237,7 @@ def _write(
     with open(folder / "labels.npy", "wb") as file:
         np.save(file, array)
         _sync(file)
-    about = {"version": VERSION, "digest": digest.hexdigest(), "data_config": asked.config,
+    about = {"version": VERSION, "digest": digest.hexdigest(), "data_config": request.config,
              "source": source.title, "unlabelled": source.unlabelled, "unreadable": unreadable,
              "names": names}  # fmt: skip
     with open(folder / "about.json", "wb") as file:
@@ -216,13 +248,13 @@ def _write(
 
 @contextlib.contextmanager
 def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `path` at the end, and vanishes where that is not reached."""
+    """A temporary folder that is renamed to `path` at the end, and deleted after an exception."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(".*.*"):  # what killed processes left behind
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+        for stale in path.parent.glob(".*.*"):  # what killed processes left behind
+            if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(stale, ignore_errors=True)
         yield temporary
         if not path.exists():  # another process may have been first; its content is the same
             os.rename(temporary, path)
@@ -239,5 +271,5 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def refusal(unreadable: str) -> DataError:
-    """What to say of an image that cannot be read, where none may be passed over."""
-    return DataError(f"{unreadable}; replace it, or go on without it: --skip-unreadable")
+    """The error for an image that cannot be read, where none may be passed over."""
+    return DataError(f"{unreadable}; replace it, or go on without it: `skip_unreadable`")

@@ -42,7 +42,15 @@ class _HuggingFace(Source):
 
 
 def open_hugging_face(name: str, split: str | None, _input_mode: str) -> Source:
-    """Open `split` of data set `name` of the hub, or of a folder that `datasets` can read."""
+    """Open a data set of the hub, or a folder that `datasets` can read.
+
+    Args:
+        name: On the hub, or path of the folder.
+        split: None: a validation or test split, as it is found.
+
+    Raises:
+        DataError: It cannot be had, or has no such split.
+    """
     import datasets
 
     saved = any((Path(name) / file).exists() for file in ("dataset_dict.json", "state.json"))
@@ -58,24 +66,24 @@ def open_hugging_face(name: str, split: str | None, _input_mode: str) -> Source:
                 raise DataError(f"{title} cannot be opened: {one_line(error)}") from error
             raise DataError(
                 f"{title} is neither in the cache nor can the Hugging Face hub be reached; give "
-                f"images with --data FOLDER (and a model with --weights FILE), or run offline: "
+                f"a folder of images as `data` (and a file as `weights`), or run offline: "
                 f"{OFFLINE_COMMAND}"
             ) from error
     if isinstance(found, dict):
         splits = [split] if split else ["validation", "test", *found]
         chosen = next((choice for choice in splits if choice in found), None)
         if chosen is None:
-            raise DataError(f"--split must be one of {', '.join(found)}, but got {split!r}")
+            raise DataError(f"`split` must be one of {', '.join(found)}, but got {split!r}")
         split, found = chosen, found[chosen]
     elif saved and split not in (None, str(found.split)):
-        raise DataError(f"hfds/{name} has no splits, but got split {split!r}; leave --split out")
+        raise DataError(f"hfds/{name} has no splits, but got split {split!r}; leave `split` out")
     return _HuggingFace(f"hfds/{name} {split or found.split or 'all'}", found)
 
 
 def _one_split(name: str, split: str | None) -> Any:
-    """The data set in `split` of a repository that `push_to_hub` laid out; None for any other.
+    """One split of a repository that `push_to_hub` made; None for any other repository.
 
-    `load_dataset` knows which files are a split's, but downloads and prepares those of all.
+    `load_dataset` would download and prepare the files of all splits to give one of them.
     """
     import datasets
     from huggingface_hub import errors, snapshot_download

@@ -32,10 +32,16 @@ DATASETS = {"digits": DigitScenes}
 def open_source(
     spec: DataSpec, split: str | None, *, num_classes: int, input_mode: str = "RGB"
 ) -> Source:
-    """Open `split` of `spec.source` for a model with `num_classes` outputs.
+    """Open one split of a data set.
 
-    input_mode: "L" or "RGB"; only readers that decode on their own heed it.
-    Raises DataError when it cannot be had, at once also without network.
+    Args:
+        spec: The data set.
+        split: None: a validation or test split, as it is found ("search" for digits).
+        num_classes: How many outputs the model has.
+        input_mode: "L" or "RGB", for readers that decode on their own.
+
+    Raises:
+        DataError: It cannot be had; at once also without network.
     """
     prefix, _, rest = spec.source.partition("/")
     reader = READERS.get(prefix.lower())
@@ -93,11 +99,11 @@ def _open_files(path: str, split: str | None) -> Source:
 
     is_tar = os.path.isfile(path) and os.path.splitext(path)[1] == ".tar"
     if not is_tar and not os.path.isdir(path):
-        raise DataError(f"--data must be an image folder, a .tar, {', '.join(DATASETS)}, or begin "
+        raise DataError(f"`data` must be an image folder, a .tar, {', '.join(DATASETS)}, or begin "
                         f"with hfds/, torch/ or wds/, but got {path!r}")
     if is_tar and split is not None:
         raise DataError(f"a tar file has no splits, but got split {split!r} for {path}; "
-                        f"leave --split out")
+                        f"leave `split` out")
     # timm would keep its scan of a large tar as a pickle beside it.
     options = {"cache_tarinfo": False} if is_tar else {}
     try:
@@ -106,7 +112,7 @@ def _open_files(path: str, split: str | None) -> Source:
         raise DataError(f"no images in {path}: {one_line(error)}") from error
     if split is not None and not is_tar and (reader.root == path or "[" in split):
         found = ", ".join(sorted(entry.name for entry in os.scandir(path) if entry.is_dir())[:8])
-        raise DataError(f"--split must be a folder in {path}, but got {split!r}; "
+        raise DataError(f"`split` must be a folder in {path}, but got {split!r}; "
                         f"it has {found or 'none'}")
     samples = []
     if is_tar:
@@ -154,15 +160,15 @@ def _open_torch(rest: str, split: str | None, _input_mode: str) -> Source:
 class _Stream(Source):
     """Samples of WebDataset shards, in the order in which they are stored.
 
-    timm decodes them, and logs and drops those it cannot decode; the log is listened to, so that
-    a dropped one counts as unreadable here too.
+    timm decodes them, and logs and drops those it cannot decode; the log is recorded, so that a
+    dropped one counts as unreadable here too.
     """
 
     sequential = True
 
     def __init__(self, title: str, dataset: Any, fingerprint: str) -> None:
         super().__init__(title, 0, fingerprint)
-        self._samples = _samples_and_complaints(dataset)
+        self._samples = _samples_and_log(dataset)
 
     def __len__(self) -> int:
         raise TypeError("a stream has no length")
@@ -177,10 +183,10 @@ class _Stream(Source):
         return image, label
 
 
-def _samples_and_complaints(dataset: Iterable[Any]) -> Iterator[Any]:
-    """What timm yields, and in the place of each sample that it drops what it logs of it."""
+def _samples_and_log(dataset: Iterable[Any]) -> Iterator[Any]:
+    """The samples that timm yields, and a text for each that it drops: what it logs then."""
     logger = logging.getLogger("timm.data.readers.reader_wds")
-    dropped = _Listener()
+    dropped = _LogRecorder()
     samples = iter(dataset)
     while True:
         logger.addHandler(dropped)
@@ -195,7 +201,9 @@ def _samples_and_complaints(dataset: Iterable[Any]) -> Iterator[Any]:
         yield sample
 
 
-class _Listener(logging.Handler):
+class _LogRecorder(logging.Handler):
+    """Keeps what is logged."""
+
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[str] = []

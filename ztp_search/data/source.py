@@ -25,14 +25,16 @@ class UnreadableImage(DataError):
 
 
 class Source(ABC):
-    """One opened split: images by index, with the model's label for each.
+    """One opened split of a data set: images by index, with the model's label for each.
 
-    title: source and split, for messages.
-    class_names: of the data set's own classes, None where they have no names.
-    unlabelled: why there are no labels, "" if there are.
-    fingerprint: changes when the images behind it do; taken from sizes and times of files, not
-        from their bytes.
-    sequential: a stream; only read(0), read(1), … in this order, and no length.
+    Attributes:
+        title: Data set and split, for messages.
+        class_names: Of the data set's own classes; None where they have no names.
+        unlabelled: Why there are no labels; "" if there are.
+        fingerprint: Changes when the images do; taken from sizes and times of files, not from
+            their bytes.
+        sequential: Whether it is a stream, which has no length and is read in order alone: read(0),
+            read(1), …
     """
 
     sequential = False
@@ -57,7 +59,15 @@ class Source(ABC):
         return not self.unlabelled
 
     def bind(self, num_classes: int, class_map: str | None) -> Source:
-        """Translate labels into the outputs of a model with `num_classes` classes."""
+        """From now on give labels as the outputs of a model; returns the source itself.
+
+        Args:
+            num_classes: How many outputs the model has.
+            class_map: File that says which output a class is; see `class_map.load_class_map`.
+
+        Raises:
+            DataError: A class has no output.
+        """
         if not self.unlabelled:
             labels = map_classes(self.class_names, num_classes, class_map)
             self._outputs = range(num_classes) if labels.outputs is None else labels.outputs
@@ -71,10 +81,16 @@ class Source(ABC):
         """A hint that these are read next, for a source that is faster at many."""
 
     def read(self, index: int) -> tuple[Undecoded, int | None]:
-        """Undecoded bytes (a PIL image where the reader decodes) and the label, None if unknown.
+        """One image and its label.
 
-        Raises UnreadableImage by name, DataError for a label that the model does not have, and
-        IndexError after the last image of a stream.
+        Returns:
+            The file's bytes (a PIL image where the reader decodes), and the output of the model
+            that is right, None where it is unknown.
+
+        Raises:
+            UnreadableImage: The image cannot be read; names it.
+            DataError: The model has no such output.
+            IndexError: A stream has no more images.
         """
         try:
             image, label = self._read(index)
@@ -89,7 +105,7 @@ class Source(ABC):
 
     @abstractmethod
     def _read(self, index: int) -> tuple[Undecoded, Any]:
-        """Image and label as the reader has them."""
+        """The image, and the label as the data set has it."""
 
     def _label(self, label: Any, index: int) -> int | None:
         if label is None or self.unlabelled:
@@ -98,13 +114,13 @@ class Source(ABC):
             number = operator.index(label)
         except TypeError:
             raise DataError(f"labels must be integers, but {self.title}: {self.name(index)} has "
-                            f"{label!r}; use --objective agreement, which needs none") from None
+                            f"{label!r}; use the `objective` agreement, which needs none") from None
         if number == -1:  # how published test splits hide their labels
             return None
         if not 0 <= number < len(self._outputs):
             raise DataError(
                 f"labels must lie in 0..{len(self._outputs) - 1}, but {self.title}: "
-                f"{self.name(index)} has {number}; give --class-map FILE, or a model with that "
+                f"{self.name(index)} has {number}; give a `class_map` file, or a model with that "
                 f"many classes"
             )
         return self._outputs[number]

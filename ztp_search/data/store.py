@@ -28,15 +28,17 @@ from ztp_search.settings import DataSpec
 
 @dataclass(frozen=True)
 class ImageStore:
-    """Read-only images as timm's evaluation transform leaves them before normalisation.
+    """Images as timm's evaluation transform leaves them before normalisation, read-only.
 
-    images: uint8, (images, channels, height, width), memory-mapped.
-    labels: int64, (images,), outputs of the model; -1 where unknown.
-    names: file name or split/index of each.
-    digest: SHA-256 over pixels, labels, their order and the data config: identifies the evidence.
-    path: folder it lies in.
-    unreadable: images passed over because they could not be read.
-    unlabelled: why no label is known, "" where labels have a meaning.
+    Attributes:
+        images: uint8, (images, channels, height, width), memory-mapped.
+        labels: int64, (images,), outputs of the model; -1 where unknown.
+        names: File name, or split/index, of each.
+        digest: SHA-256 over pixels, labels, their order and the data config: identifies the
+            evidence.
+        path: Folder it lies in.
+        unreadable: Images that were passed over because they could not be read.
+        unlabelled: Why no label is known; "" where labels have a meaning.
     """
 
     images: Picture
@@ -52,7 +54,11 @@ class ImageStore:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ImageStore:
-        """Map a store that `prepare` left; raises DataError when it is not one, or not whole."""
+        """Open a store that `prepare` has written.
+
+        Raises:
+            DataError: It is not one, or not whole.
+        """
         path = Path(path)
         try:
             about = json.loads((path / "about.json").read_text(encoding="utf-8"))
@@ -118,30 +124,41 @@ def prepare(
     skip_unreadable: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSets:
-    """Choose, decode and store `images` search images and `holdout` other ones.
+    """Choose images, decode them and store them, or open them where that has been done before.
 
-    Images come in a random order drawn from `seed` (a stream's in its own); the first are the
-    search set, those after it (or the first of `holdout_split`) the holdout set. An image whose
-    file content was chosen before is passed over, so no picture stands twice.
+    Images are taken in a random order drawn from `seed` (those of a stream in its own order): the
+    first are the search set, those after them (or the first of `holdout_split`) the holdout set.
+    Of images with the same content only the first counts, so that no picture is in both sets.
 
-    progress: called with images decoded so far and in all.
-    Raises DataError: too few images, an image that cannot be read (unless `skip_unreadable`), a
-    label that the model does not have.
+    Args:
+        spec: The data set.
+        data_config: timm's data config of the model: size, interpolation, crop, mean and std.
+        images: How many search images.
+        holdout: How many holdout images, other ones.
+        seed: Of the order.
+        num_classes: How many outputs the model has.
+        cache_dir: Folder of all stores.
+        skip_unreadable: Pass over images that cannot be read, instead of refusing them.
+        progress: Called with the number of images decoded so far and in all.
+
+    Raises:
+        DataError: There are too few images, one cannot be read, or one has a label that the model
+            does not have.
     """
     if images < 1 or holdout < 0:
-        raise DataError(f"--images must be 1 or more and --holdout 0 or more, "
+        raise DataError(f"`images` must be 1 or more and `holdout` 0 or more, "
                         f"but got {images} and {holdout}")
-    asked = Request(_canonical(data_config), images, holdout, seed, skip_unreadable, progress)
+    request = Request(_canonical(data_config), images, holdout, seed, skip_unreadable, progress)
     splits = [spec.split]
     if spec.holdout_split is not None and holdout > 0:
         splits.append(spec.holdout_split)
     sources = [
-        open_source(spec, split, num_classes=num_classes, input_mode=asked.mode)
+        open_source(spec, split, num_classes=num_classes, input_mode=request.mode)
         for split in splits
     ]
-    path = Path(cache_dir) / asked.key(sources, spec.class_map, num_classes)
+    path = Path(cache_dir) / request.key(sources, spec.class_map, num_classes)
     if not path.exists():
-        make_stores(path, asked, sources)
+        make_stores(path, request, sources)
     sets = ImageSets(ImageStore.open(path / "search"), ImageStore.open(path / "holdout"))
     unreadable = sets.search.unreadable + sets.holdout.unreadable
     if unreadable and not skip_unreadable:
