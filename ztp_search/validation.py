@@ -15,6 +15,7 @@ KINDS = {
     "tuple_type": "a list",
     "string_type": "text",
     "int_type": "an integer",
+    "int_from_float": "an integer",
     "float_type": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
