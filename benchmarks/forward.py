@@ -33,7 +33,8 @@ from profile_forward import milliseconds_by_stage
 from ztp_search.backbones import Pruner, geometry_of, pruner_of
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.config import PruningConfig, PruningLayer
-from ztp_search.pruning.cost import Geometry, flops
+from ztp_search.pruning.cost import flops
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.schedules import paper_schedule
 from ztp_search.samplers import MonteCarlo
 from ztp_search.space import load_space

@@ -19,7 +19,6 @@ from common import record
 
 from ztp_search.backbones import geometry_of
 from ztp_search.pruning.budget import parse_budget
-from ztp_search.pruning.cost import flops
 from ztp_search.samplers import MonteCarlo
 from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
@@ -36,6 +35,7 @@ def main() -> None:
     geometry = geometry_of(model)
     decoder = Decoder(space, geometry, parse_budget(args.budget, geometry))
     sampler = MonteCarlo(decoder, seed=0)
+    cost_model = decoder.budget.cost_model(geometry)
     bounds = {block.block: block.retention for block in decoder.blocks}
     outside = at_bound = rates = 0
     used = 0.0
@@ -45,9 +45,9 @@ def main() -> None:
         proposal = sampler.propose(index)
         assert proposal is not None
         config = proposal.config
-        cost = flops(geometry, config)
+        cost = cost_model.total(config)
         outside += not decoder.budget.holds(cost)
-        used += decoder.budget.of(cost) / decoder.budget.macs
+        used += cost / decoder.budget.macs
         for layer in config.layers:
             rates += 1
             at_bound += layer.retention in bounds[layer.after_block]

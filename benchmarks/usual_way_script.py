@@ -42,7 +42,8 @@ from ztp_search.data import ImageStore, normalise
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.budget import Budget, parse_budget
 from ztp_search.pruning.config import PruningConfig, PruningLayer
-from ztp_search.pruning.cost import Geometry, flops
+from ztp_search.pruning.cost import flops
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.settings import ModelSpec
 from ztp_search.space import SearchSpace, load_space
 

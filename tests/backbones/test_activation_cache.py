@@ -20,7 +20,7 @@ import ztp_search
 from ztp_search.backbones import ActivationCache, Pruner, pruner_of
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.config import CHOICES, PruningConfig, PruningLayer
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 
 NOTHING = PruningLayer(1, 1.0, 0, 3)  # a layer that prunes nothing
 HEADS = ((0.0, 1e6), (0.01, 12.5), (0.4, 0.8), (1e6, 1e7))  # [v_min, v_max]: all, some, none

@@ -17,8 +17,8 @@ from torch import nn
 import ztp_search
 from ztp_search import backbones
 from ztp_search.errors import ConfigError, ModelError
-from ztp_search.pruning import cost
 from ztp_search.pruning.config import CHOICES, PruningConfig, PruningLayer
+from ztp_search.pruning.tokens import token_counts
 
 # --- what is recorded ------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def test_recorded_tokens_are_those_of_the_last_forward_pass() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_model_runs_on_the_counts_that_cost_says(name: str) -> None:
     model = make(name)
-    expected = cost.token_counts(backbones.geometry_of(model), TWO_LAYERS)
+    expected = token_counts(backbones.geometry_of(model), TWO_LAYERS)
     ztp_search.apply(model, TWO_LAYERS)
     seen = []
     hooks = [

@@ -226,7 +226,7 @@ def test_unlabelled_images_need_the_agreement_objective(tmp_path: Path) -> None:
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(folder / f"{i:02d}.png")
     flags = ["--data", str(folder), "--images", "16", "--holdout", "8", "--trials", "2"]
-    with pytest.raises(DataError, match="top1 needs labels.*use --objective agreement"):
+    with pytest.raises(DataError, match="top1 needs labels.*use `objective` agreement"):
         search(tmp_path, *flags)
     document = search(tmp_path, *flags, "--objective", "agreement")
     assert document["holdout"]["unpruned"]["agreement"] == 1.0

@@ -6,7 +6,7 @@ from helpers import reference
 
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 
 
 def vit(

@@ -8,7 +8,7 @@ from typing import Any
 from helpers import reference
 
 from ztp_search.pruning.config import CHOICES, PruningConfig, PruningLayer
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 
 
 def random_config(rng: random.Random, geometry: Geometry) -> PruningConfig:

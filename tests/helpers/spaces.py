@@ -9,7 +9,7 @@ import yaml
 from helpers.geometries import DIGITS, budget_of, counts_by_hand, macs_by_hand
 
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.pruning.cost import token_counts
+from ztp_search.pruning.tokens import token_counts
 from ztp_search.space import SearchSpace, load_space, parse_space
 from ztp_search.space.decoder import Decoder
 

@@ -13,7 +13,7 @@ from helpers.messages import one_line
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 from ztp_search.pruning.config_file import ConfigFile, load_config, read_config_file
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 
 # A toy: 4 blocks, 10 patch tokens and a class token. A block on N tokens costs 100 N + N * N.
 GEOMETRY: dict[str, Any] = {

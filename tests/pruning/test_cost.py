@@ -23,7 +23,9 @@ from ztp_search import backbones
 from ztp_search.errors import ConfigError
 from ztp_search.pruning import cost
 from ztp_search.pruning.config import PruningConfig, PruningLayer
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry, backbone_macs
+from ztp_search.pruning.rounding import round_half_up
+from ztp_search.pruning.tokens import token_counts
 
 FACTS = Path(__file__).parents[1] / "facts"
 GOLDEN = json.loads((FACTS / "flops_golden.json").read_text())
@@ -69,7 +71,7 @@ def test_published_schedules_cost_the_published_totals(
             wpr += case["wpr_iterations"] * (patches + 1) ** 2
             patches = math.floor(rates[block] * patches + 1e-9)
         tokens.append(patches + 1)
-    assert cost.backbone_macs(deit(case["model"]), tokens) + wpr == case["flops"]
+    assert backbone_macs(deit(case["model"]), tokens) + wpr == case["flops"]
 
 
 @pytest.mark.parametrize("case", GOLDEN["table1"]["cases"], ids=lambda case: str(case["name"]))
@@ -92,7 +94,7 @@ def test_token_counts_of_the_published_setting_by_hand() -> None:
     layers = [(1, 1.0, 10), (3, 0.9, 10), (6, 0.8, 10), (9, 0.7, 10), (11, 1.0, 10)]
     config = PruningConfig(tuple(PruningLayer(*layer) for layer in layers))
     geometry = Geometry(12, 6, 384, 384, 196, 1, True, 1, 1, 0, 0, 0)
-    assert cost.token_counts(geometry, config) == (
+    assert token_counts(geometry, config) == (
         197, 187, 187, 158, 158, 158, 117, 117, 117, 72, 72, 62, 62,
     )  # fmt: skip
 
@@ -160,13 +162,13 @@ def test_similarity_costs_the_width_of_what_it_compares(features: str, width: in
 
 def test_rounding_honours_the_decimal() -> None:
     # 0.7 * 105 is 73.5 and 0.35 * 10 is 3.5 to a person; binary has 73.49999999999999.
-    assert cost.round_half_up(0.7 * 105) == 74
-    assert cost.round_half_up(0.35 * 10) == 4
-    assert cost.round_half_up(2.4999) == 2
+    assert round_half_up(0.7 * 105) == 74
+    assert round_half_up(0.35 * 10) == 4
+    assert round_half_up(2.4999) == 2
     for n in range(1, 200):
         for percent in range(1, 101):
             expected = reference.round_half_up(percent / 100, n)
-            assert cost.round_half_up(percent / 100 * n) == expected
+            assert round_half_up(percent / 100 * n) == expected
 
 
 # --- invariants ------------------------------------------------------------------------------
@@ -225,11 +227,11 @@ def test_one_token_more_to_similarity_saves_backbone(config: PruningConfig) -> N
     last = config.layers[-1]
     more = PruningLayer(last.after_block, last.retention, last.s_tokens + 1, last.wpr_iterations)
     changed = PruningConfig((*config.layers[:-1], more), order=config.order)
-    n = cost.token_counts(GEOMETRY, config)[last.after_block - 1] - 2
+    n = token_counts(GEOMETRY, config)[last.after_block - 1] - 2
     ranked = n if config.order == "i'-s-i" else reference.round_half_up(last.retention, n)
     if last.s_tokens + 1 > ranked // 2:
         with pytest.raises(ConfigError, match="s_tokens"):
-            cost.token_counts(GEOMETRY, changed)
+            token_counts(GEOMETRY, changed)
     else:
         before, after = cost.flops(GEOMETRY, config), cost.flops(GEOMETRY, changed)
         assert after.tokens[-1] == max(3, before.tokens[-1] - 1)
@@ -255,7 +257,7 @@ def test_a_configuration_that_does_not_fit_is_refused(
     layers: list[PruningLayer], order: str, names: list[str]
 ) -> None:
     config = PruningConfig(tuple(layers), order=order)
-    for refused in (cost.token_counts, cost.flops):
+    for refused in (token_counts, cost.flops):
         with pytest.raises(ConfigError) as error:
             refused(GEOMETRY, config)
         assert all(name in str(error.value) for name in names)
@@ -264,6 +266,6 @@ def test_a_configuration_that_does_not_fit_is_refused(
 
 def test_half_of_the_tokens_is_the_most_that_similarity_prunes() -> None:
     config = PruningConfig((PruningLayer(3, 1.0, 24),))
-    assert cost.token_counts(GEOMETRY, config) == (51, 51, 51, 27, 27, 27, 27)
+    assert token_counts(GEOMETRY, config) == (51, 51, 51, 27, 27, 27, 27)
     both = PruningConfig((PruningLayer(3, 0.1, 24),))  # round(4.9) - 24: one token stays
-    assert cost.token_counts(GEOMETRY, both) == (51, 51, 51, 3, 3, 3, 3)
+    assert token_counts(GEOMETRY, both) == (51, 51, 51, 3, 3, 3, 3)

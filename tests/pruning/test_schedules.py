@@ -24,8 +24,9 @@ from helpers.geometries import (
 
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import PruningConfig, PruningLayer
-from ztp_search.pruning.cost import Geometry, token_counts
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.schedules import SHAPES, paper_schedule
+from ztp_search.pruning.tokens import token_counts
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "facts" / "flops_golden.json").read_text())
 TABLE_1 = next(c for c in GOLDEN["table1"]["cases"] if c["name"] == "I-stage + S-stage")

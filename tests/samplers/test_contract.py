@@ -19,7 +19,7 @@ from helpers.geometries import DEIT_S, DIGITS, GEOMETRIES, budget_of, counts_by_
 from helpers.spaces import assert_right, space_of, wide
 
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.samplers import SAMPLERS, Proposal, Refine, Sampler
 from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder

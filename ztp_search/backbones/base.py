@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 
 
 class Handle(Protocol):

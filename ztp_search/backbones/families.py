@@ -7,7 +7,7 @@ from torch import nn
 from ztp_search.backbones.base import Backbone
 from ztp_search.backbones.vision_transformer import VisionTransformerBackbone
 from ztp_search.errors import ModelError
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 
 BACKBONES: dict[str, type[Backbone]] = {"vision_transformer": VisionTransformerBackbone}
 """Families by name. One that is added here is found by all commands, and tested by its examples

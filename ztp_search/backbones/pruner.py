@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ztp_search.backbones.base import Backbone, BlockObservation, Handle
 from ztp_search.backbones.families import backbone_of
 from ztp_search.pruning.config import PruningConfig, PruningLayer
-from ztp_search.pruning.cost import token_counts
-from ztp_search.pruning.scoring import Kept, prune_tokens
+from ztp_search.pruning.methods import method_of
+from ztp_search.pruning.scoring import Kept
+from ztp_search.pruning.tokens import token_counts
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -118,15 +119,13 @@ class AttachedLayer:
 
     def _reduce(self, observation: BlockObservation) -> Kept:
         """Ask the method which tokens to keep."""
-        return prune_tokens(
+        return method_of(self.config).reduce(
             observation.attention,
             observation.features,
             self.config,
-            prefix_tokens=self.pruner.geometry.prefix_tokens,
-            class_token=self.pruner.geometry.class_token,
-            s_tokens=self.layer.s_tokens,
+            self.layer,
+            geometry=self.pruner.geometry,
             kept=self.kept,
-            wpr_iterations=self.layer.wpr_iterations,
         )
 
     def _record(self, kept: Kept) -> None:

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ztp_search.backbones.base import Backbone, BlockObservation, Handle
 from ztp_search.errors import ModelError
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.scoring import take_tokens
 
 POOLS = ("token", "avg", "avgmax", "max")

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ztp_search.pruning.methods import DEFAULT_METHOD, METHODS
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.results.documents import OPPONENT
 
@@ -79,17 +80,15 @@ def _front(document: Mapping[str, Any]) -> RenderableType:
 def layer_table(file: Mapping[str, Any]) -> Table:
     """The pruning layers of a configuration file."""
     config, gflops, tokens = file["config"], file["gflops"], file["tokens"]
+    method = METHODS[config.get("method", DEFAULT_METHOD)]
     trial = file.get("provenance", {}).get("trial")
     title = "Best configuration" + (f" (trial {trial})" if trial is not None else "")
     title += f": {gflops['total']:.4g} of {gflops['unpruned']:.4g} GFLOPs, "
-    title += f"v_min {config['v_min']:.3g}, v_max {config['v_max']:.3g}"
-    table = _table(title, "after block", "retention", "s_tokens", "wpr_iterations", "tokens")
+    title += method.heading(config)
+    table = _table(title, "after block", *method.columns, "tokens")
     for layer in config["layers"]:
         block = layer["after_block"]
-        table.add_row(
-            str(block), f"{layer['retention']:.4f}", str(layer["s_tokens"]),
-            str(layer["wpr_iterations"]), f"{tokens[block - 1]} → {tokens[block]}",
-        )  # fmt: skip
+        table.add_row(str(block), *method.cells(layer), f"{tokens[block - 1]} → {tokens[block]}")
     return table
 
 

@@ -18,8 +18,8 @@ from ztp_search.driver.evaluator import Evaluator
 from ztp_search.driver.packing import pack, unpack_bits, unpack_predictions
 from ztp_search.evaluation.scheduler import Outcome
 from ztp_search.pruning.budget import Budget
-from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import flops
+from ztp_search.pruning.methods import parse_config
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.racing import Correct, accuracy, paired_difference, standard_error
 from ztp_search.study import StoredTrial, StudyDriver
@@ -94,7 +94,7 @@ def confirm_finalists(
             stored = attributes["reference"][name]
             holdout[name] = None
             if stored is not None:
-                config = PruningConfig.from_dict(stored["config"])
+                config = parse_config(stored["config"])
                 ((_, outcome),) = evaluator.outcomes("holdout", {name: config}, STAGE)
                 correct = evaluator.score("holdout", outcome.predictions)
                 holdout[name] = stored | _record(evaluator.objective.name, correct, against)

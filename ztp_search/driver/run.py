@@ -24,7 +24,7 @@ from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import Runtime, resolve_runtime
 from ztp_search.objectives import OBJECTIVES
 from ztp_search.pruning.budget import parse_budget
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.racing import RACING
 from ztp_search.results.documents import search_document, several_document
 from ztp_search.settings import Settings

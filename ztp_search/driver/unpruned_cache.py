@@ -18,7 +18,7 @@ from ztp_search.backbones.loading import LoadedModel
 from ztp_search.data import ImageStore
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.objectives import Predictions
-from ztp_search.pruning.cost import Geometry
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.settings import ModelSpec
 
 

@@ -7,14 +7,18 @@ import re
 from dataclasses import dataclass
 
 from ztp_search.errors import BudgetError
-from ztp_search.pruning.cost import Cost, Geometry, unpruned_macs
+from ztp_search.pruning.costs import CostModel, Gflops
+from ztp_search.pruning.geometry import Geometry
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Multiply-adds per image that a configuration may cost: (1 - tolerance) macs to macs.
+    """What a configuration may cost per image: (1 - tolerance) macs to macs.
 
-    counts: "total" (what runs) or "backbone" (without what pruning adds, as papers print it).
+    Attributes:
+        macs: the most, in the cost model's integer steps (multiply-adds).
+        tolerance: how far below it a configuration may stay, as a share of it.
+        counts: "total" (what runs) or "backbone" (without what pruning adds, as papers print it).
     """
 
     macs: int
@@ -23,14 +27,16 @@ class Budget:
 
     @property
     def least(self) -> int:
+        """The least that a configuration may cost."""
         return math.ceil((1.0 - self.tolerance) * self.macs)
 
-    def of(self, cost: Cost) -> int:
-        """The part of a cost that this budget bounds."""
-        return cost.total if self.counts == "total" else cost.backbone
+    def cost_model(self, geometry: Geometry) -> CostModel:
+        """What costs are counted by on this model."""
+        return Gflops(geometry, self.counts)
 
-    def holds(self, cost: Cost) -> bool:
-        return self.least <= self.of(cost) <= self.macs
+    def holds(self, cost: int) -> bool:
+        """Whether a configuration of this cost meets the budget."""
+        return self.least <= cost <= self.macs
 
 
 NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -47,7 +53,7 @@ def split_budgets(text: str) -> tuple[str, ...]:
         budgets += _range(part, text) if ":" in part else [_shortest(part)]
     budgets = list(dict.fromkeys(budgets))
     if len(budgets) > MAX_BUDGETS:
-        raise BudgetError(f"--budget {text} means {len(budgets)} budgets; {MAX_BUDGETS} at most")
+        raise BudgetError(f"`budget` {text} means {len(budgets)} budgets; {MAX_BUDGETS} at most")
     return tuple(budgets)
 
 
@@ -61,7 +67,7 @@ def _range(part: str, text: str) -> list[str]:
     match = re.fullmatch(rf"\s*({NUMBER})(%?):({NUMBER})(%?):([0-9]{{1,4}})\s*", part)
     if match is None or match[2] != match[4] or int(match[5]) < 2:
         raise BudgetError(
-            f"--budget takes a range as FROM:TO:HOW-MANY, two or more (2.5:4.0:6 or 50%:80%:4), "
+            f"`budget` takes a range as FROM:TO:HOW-MANY, two or more (2.5:4.0:6 or 50%:80%:4), "
             f"got {part.strip()!r} in {text!r}"
         )
     low, high, count = float(match[1]), float(match[3]), int(match[5])
@@ -70,7 +76,11 @@ def _range(part: str, text: str) -> list[str]:
 
 
 def check_budgets(text: str) -> None:
-    """BudgetError where --budget is not well formed; needs no model."""
+    """Check that budgets are well formed; needs no model.
+
+    Raises:
+        BudgetError: one of them is not.
+    """
     for budget in split_budgets(text):
         _value(budget)
 
@@ -78,16 +88,30 @@ def check_budgets(text: str) -> None:
 def parse_budget(
     text: str, geometry: Geometry, tolerance: float = 0.01, counts: str = "total"
 ) -> Budget:
-    """Read "3.08" (GFLOPs) or "67%" (of the unpruned model)."""
+    """Read one budget.
+
+    Args:
+        text: "3.08" (GFLOPs) or "67%" (of the unpruned model).
+        geometry: the model's sizes.
+        tolerance, counts: of the budget.
+
+    Raises:
+        BudgetError: the text is no budget.
+
+    Example:
+        >>> parse_budget("50%", geometry).macs
+        2304169152
+    """
     value, is_share = _value(text)
-    macs = value / 100.0 * unpruned_macs(geometry) if is_share else value * 1e9
-    return Budget(math.floor(macs + 1e-6), tolerance, counts)
+    model = Gflops(geometry)
+    steps = value / 100.0 * model.unpruned() if is_share else value * model.per_unit
+    return Budget(math.floor(steps + 1e-6), tolerance, counts)
 
 
 def _value(text: str) -> tuple[float, bool]:
     match = re.fullmatch(rf"\s*({NUMBER})\s*(%?)\s*", text)
     if match is None or not 0 < float(match[1]) < 1e9:
         raise BudgetError(
-            f"--budget must be GFLOPs (3.08) or a share of the unpruned model (67%), got {text!r}"
+            f"`budget` must be GFLOPs (3.08) or a share of the unpruned model (67%), got {text!r}"
         )
     return float(match[1]), bool(match[2])

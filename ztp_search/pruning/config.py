@@ -1,7 +1,7 @@
 """A pruning configuration: where tokens are pruned, how many, and how they are ranked.
 
 Both classes are frozen and check themselves when made; `to_dict` and `from_dict` are the only
-way in and out of JSON. Counts are not computed here: see `cost.token_counts`.
+way in and out of JSON. Counts are not computed here: see `pruning.tokens`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from ztp_search.errors import ConfigError
 
@@ -78,6 +78,8 @@ class PruningConfig:
         patch tokens) lies outside [v_min, v_max] do not count (VHF).
     The other fields are named design variants; `CHOICES` lists the values.
     """
+
+    method: ClassVar[str] = "zero-tprune"
 
     layers: tuple[PruningLayer, ...] = ()
     v_min: float = 0.01

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.config import PruningConfig, check_keys
-from ztp_search.pruning.cost import Geometry, cost_dict, flops
+from ztp_search.pruning.cost import cost_dict, flops
+from ztp_search.pruning.geometry import Geometry
 
 FORMAT, VERSION = "ztp-search/pruning-config", 1
 Shape: TypeAlias = "Mapping[str, str | Shape]"

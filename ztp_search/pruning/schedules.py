@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import RETENTION_UNIT, PruningConfig, PruningLayer
-from ztp_search.pruning.cost import Geometry, flops, max_s_tokens, patch_tokens_kept, round_half_up
+from ztp_search.pruning.geometry import Geometry
+from ztp_search.pruning.methods.zero_tprune import max_s_tokens, patch_tokens_kept
+from ztp_search.pruning.rounding import round_half_up
 
 PLACES = (1 / 12, 3 / 12, 6 / 12, 9 / 12, 11 / 12)
 ITERATIONS = (30, 5, 5, 1, 1)
@@ -57,8 +59,10 @@ def paper_schedule(geometry: Geometry, budget: Budget, shape: str) -> PruningCon
     shallow for the schedule).
     """
 
+    cost_model = budget.cost_model(geometry)
+
     def fits(config: PruningConfig | None) -> bool:
-        return config is not None and budget.of(flops(geometry, config)) <= budget.macs
+        return config is not None and cost_model.total(config) <= budget.macs
 
     s_tokens = round_half_up(S_SHARE * geometry.patch_tokens)
     while s_tokens and fits(_schedule(geometry, shape, 0, s_tokens)):

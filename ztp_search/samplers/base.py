@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from ztp_search.errors import BudgetError
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.pruning.cost import token_counts
+from ztp_search.pruning.methods import method_of
+from ztp_search.pruning.tokens import token_counts
 from ztp_search.space.decoder import Decoder
 
 Point = tuple[float, ...]
@@ -127,15 +128,5 @@ class Sampler(ABC):
         then replaced, in every run alike.
         """
         tokens = token_counts(self.decoder.geometry, config)
-        layers = []
-        for layer in config.layers:
-            n_in, n_out = tokens[layer.after_block - 1], tokens[layer.after_block]
-            i_stage = n_out < n_in - layer.s_tokens
-            iterations = layer.wpr_iterations if i_stage else 0  # of a stage that prunes nothing
-            if n_out < n_in:
-                layers.append((layer.after_block, layer.s_tokens, iterations))
-        key = (
-            tokens, tuple(layers), config.v_min, config.v_max, config.variant, config.partition,
-            config.features, config.metric, config.order, config.aggregation,
-        )  # fmt: skip
+        key = method_of(config).identity(config, tokens)
         return hashlib.blake2b(repr(key).encode(), digest_size=8).digest()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ztp_search.errors import SpaceError
+from ztp_search.pruning.methods import DEFAULT_METHOD
 
 Interval = tuple[float, float]
 """Least and most, both included."""
@@ -91,6 +92,7 @@ class SearchSpace:
     model, data, defaults: what is searched where nothing but the space is named; empty in a space
         for any model.
     sha256: digest of what decides sampling, for the study's contract.
+    method: a name of `METHODS`.
     """
 
     name: str
@@ -107,6 +109,7 @@ class SearchSpace:
     data: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, int] = field(default_factory=dict)
     sha256: str = ""
+    method: str = DEFAULT_METHOD
 
     def blocks(self, depth: int) -> tuple[BlockSpace, ...]:
         """The candidate locations in a model of `depth` blocks, ascending.

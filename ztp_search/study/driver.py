@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from ztp_search.errors import StudyError
 from ztp_search.pruning.config import PruningConfig
+from ztp_search.pruning.methods import parse_config
 from ztp_search.study.connection import Database
 from ztp_search.study.contract import PREFIX, contract_of, is_reserved, refuse_differences
 from ztp_search.study.lock import take_study_lock
@@ -238,7 +239,7 @@ def _begun(database: Database, name: str, id: int) -> Begun:
         what = f"its trial {foreign[0]}" if foreign else "its direction"
         raise _not_ours(f"{what} is another program's in {name!r}")
     running = {
-        number: (row, PruningConfig.from_dict(json.loads(text or ""), f"trial {number}"))
+        number: (row, parse_config(json.loads(text or ""), f"trial {number}"))
         for number, row, state, text in rows
         if state == TrialState.RUNNING
     }

@@ -9,9 +9,7 @@ from typing import Any
 from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
 
 from ztp_search.pruning.config import PruningConfig
-
-NEUTRAL: dict[str, float] = {"retention": 1.0, "s_tokens": 0, "wpr_iterations": 1}
-"""A block's parameters where no layer stands: those of a layer that prunes nothing."""
+from ztp_search.pruning.methods import DEFAULT_METHOD, METHODS, Method, method_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +22,21 @@ class Parameter:
 
 
 def parameters_of(
-    blocks: Sequence[int], ranges: Mapping[str, tuple[float, float]]
+    blocks: Sequence[int],
+    ranges: Mapping[str, tuple[float, float]],
+    method: Method = METHODS[DEFAULT_METHOD],
 ) -> dict[str, Parameter]:
-    """By name; one range for every trial, so that Optuna's importances and plots work."""
+    """The parameters by name; one range for every trial, as Optuna's importances need it.
+
+    Args:
+        blocks: every block that a pruning layer may follow.
+        ranges: least and most of each parameter, by name; widened to hold the value of a block
+            where no layer stands.
+        method: says which parameters there are.
+    """
     out: dict[str, Parameter] = {}
     for block in sorted(blocks):
-        for field, neutral in NEUTRAL.items():
+        for field, neutral in method.neutral.items():
             low, high = ranges[f"block{block:02d}.{field}"]
             low, high = min(low, neutral), max(high, neutral)
             out[f"block{block:02d}.{field}"] = _parameter(
@@ -37,7 +44,7 @@ def parameters_of(
                 if field == "retention"
                 else IntDistribution(int(low), int(high))
             )
-    for name in ("v_min", "v_max"):
+    for name in method.scales:
         out[name] = _parameter(FloatDistribution(*ranges[name]))
     return out
 
@@ -50,13 +57,15 @@ def parameter_rows(
     config: PruningConfig, parameters: Mapping[str, Parameter]
 ) -> list[dict[str, Any]]:
     """Rows of the parameter table, one for every parameter of the study."""
-    values: dict[str, float] = {"v_min": config.v_min, "v_max": config.v_max}
+    method = method_of(config)
+    neutral = method.neutral
+    values: dict[str, float] = {name: getattr(config, name) for name in method.scales}
     for layer in config.layers:
-        for field in NEUTRAL:
+        for field in neutral:
             values[f"block{layer.after_block:02d}.{field}"] = getattr(layer, field)
     rows = []
     for name, each in parameters.items():
-        value = values.pop(name) if name in values else NEUTRAL[name.partition(".")[2]]
+        value = values.pop(name) if name in values else neutral[name.partition(".")[2]]
         if not each.low <= value <= each.high:
             raise ValueError(f"{name} = {value} is outside its range: {each.low} to {each.high}")
         rows.append(

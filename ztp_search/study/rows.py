@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
-from ztp_search.pruning.config import PruningConfig
+from ztp_search.pruning.methods import parse_config
 from ztp_search.study.trial import StoredTrial, Update
 
 TRIALS = models.TrialModel.__table__
@@ -71,7 +71,7 @@ def read_trials(
         if "config" not in attrs.get(row, {}) or state not in STATES:
             foreign.append(number)
             continue
-        config = PruningConfig.from_dict(attrs[row].pop("config"), f"trial {number}")
+        config = parse_config(attrs[row].pop("config"), f"trial {number}")
         trials.append(
             StoredTrial(number, STATES[state], value, config, attrs[row], rungs.get(row, {}))
         )
