@@ -22,6 +22,9 @@ from ztp_search.study.lock import table_lock
 from ztp_search.study.rows import to_json
 from ztp_search.study.url import parse_url, redact, sqlite_path
 
+WAL = "journal_mode=WAL"
+"""Readers and the writer do not block each other; needs a local disk, and to write to the file."""
+
 
 class Database:
     """A database of studies, connected.
@@ -52,7 +55,7 @@ class Database:
                 path.parent.mkdir(parents=True, exist_ok=True)
             # Two that come first at the same time would both create the tables.
             with nullcontext() if path is None else table_lock(path):
-                return cls(url, _optuna_storage(url, _options(path), create=True))
+                return cls(url, _optuna_storage(url, _options(path, WAL), create=True))
 
     @classmethod
     def find(cls, storage: str) -> Database | None:
@@ -62,7 +65,7 @@ class Database:
         with explained(url):
             if path is not None and not path.exists():
                 return None
-            options = _frozen_options(path) if path and _is_frozen(path) else _options(path, ())
+            options = _frozen_options(path) if path and _is_frozen(path) else _options(path)
             if not _has_tables(url, options):
                 return None
             return cls(url, _optuna_storage(url, options, create=False))
@@ -187,18 +190,12 @@ def _has_tables(url: sa.URL, options: dict[str, Any]) -> bool:
         engine.dispose()
 
 
-def _options(
-    path: Path | None, own: tuple[str, ...] = ("journal_mode=WAL",)
-) -> dict[str, Any]:
-    """Options of the engine; `own`: pragmas for one that may write to the file's header.
-
-    With WAL, which needs a local disk, readers and the writer do not block each other.
-    """
+def _options(path: Path | None, *pragmas: str) -> dict[str, Any]:
+    """Options of the engine; pragmas: more of them for every connection to an SQLite file."""
     if path is None:
         return {"pool_pre_ping": True}
-    # Commits wait for no disk.
-    pragmas = ("busy_timeout=60000", *own, "synchronous=NORMAL")
-    return {"pool_events": [(partial(_set_pragmas, pragmas), "connect")]}
+    every = ("busy_timeout=60000", *pragmas, "synchronous=NORMAL")  # commits wait for no disk
+    return {"pool_events": [(partial(_set_pragmas, every), "connect")]}
 
 
 def _set_pragmas(pragmas: tuple[str, ...], connection: Any, _: object) -> None:
