@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from functools import partial
-
 import pytest
 import torch
+from helpers.backbone_examples import REFUSED, Refused
 from helpers.small_vits import MODELS, TWO_LAYERS, images_for, make, vit
-from timm.models.eva import Eva
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import ParallelScalingBlock
-from torch import nn
 
 import ztp_search
 from ztp_search import backbones
@@ -101,23 +94,6 @@ def test_another_configuration_replaces_the_one_before() -> None:
     assert torch.equal(model(x), ztp_search.apply(fresh, one_layer)(x))
 
 
-def test_a_copy_of_a_patched_model_stands_on_its_own() -> None:
-    model = ztp_search.apply(make("class token"), TWO_LAYERS, record_tokens=True)
-    x = images_for(model)
-    pruned = model(x)
-    twin = copy.deepcopy(model)
-    assert torch.equal(twin(x), pruned)
-    twin(x[:1])
-    assert model.ztp_tokens[0]["i"].shape[0] == 3
-    ztp_search.apply(twin, None)
-    assert torch.equal(twin(x), make("class token")(x))
-    assert torch.equal(model(x), pruned)
-    ztp_search.apply(model, None)
-    ztp_search.apply(twin, TWO_LAYERS)
-    assert torch.equal(twin(x), pruned)
-    assert torch.equal(model(x), make("class token")(x))
-
-
 def test_pruning_reads_the_weights_of_the_moment() -> None:
     model = ztp_search.apply(vit().eval(), TWO_LAYERS)
     donor = make("class token")
@@ -154,39 +130,27 @@ def test_a_pruned_model_can_be_fine_tuned() -> None:
         assert block.attn.qkv.weight.grad.abs().sum() > 0
 
 
+def test_a_model_without_a_classifier_gives_pruned_features() -> None:
+    whole, features = make("class token"), vit(num_classes=0).eval()
+    weights = {key: value for key, value in whole.state_dict().items() if "head" not in key}
+    features.load_state_dict(weights)
+    x = images_for(whole)
+    assert backbones.geometry_of(features).tail_macs == 0
+    pruned = ztp_search.apply(features, TWO_LAYERS)(x)
+    assert pruned.shape == (3, 48)
+    assert torch.equal(whole.head(pruned), ztp_search.apply(whole, TWO_LAYERS)(x))
+
+
 # --- what is refused -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("model", "names"),
-    [
-        (lambda: Eva(img_size=28, patch_size=14, embed_dim=48, depth=2, num_heads=3), ["Eva"]),
-        (
-            lambda: SwinTransformer(
-                img_size=32, patch_size=4, window_size=4, embed_dim=24, depths=(1, 1),
-                num_heads=(2, 2),
-            ),
-            ["SwinTransformer"],
-        ),
-        (partial(vit, block_fn=ParallelScalingBlock), ["ParallelScalingBlock", "ResPostBlock"]),
-        (partial(vit, attn_layer="diff"), ["DiffAttention", "Attention"]),
-        (partial(vit, class_token=False, global_pool="map"), ["map"]),
-        (lambda: nn.Linear(3, 3), ["Linear"]),
-    ],
-)  # fmt: skip
-def test_other_models_are_refused_by_name(
-    model: Callable[[], nn.Module], names: list[str]
-) -> None:
-    built = model()
-    for refused in (
-        lambda: ztp_search.apply(built, TWO_LAYERS),
-        lambda: backbones.geometry_of(built),
-    ):
-        with pytest.raises(ModelError) as error:
-            refused()
-        message = str(error.value)
-        assert all(name in message for name in [*names, "VisionTransformer"]), message
-        assert "\n" not in message
+@pytest.mark.parametrize("refused", REFUSED["vision_transformer"], ids=lambda each: each.names[-1])
+def test_other_models_are_refused_by_name(refused: Refused) -> None:
+    with pytest.raises(ModelError) as error:
+        ztp_search.apply(refused.make(), TWO_LAYERS)
+    message = str(error.value)
+    assert all(name in message for name in [*refused.names, "VisionTransformer"]), message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
