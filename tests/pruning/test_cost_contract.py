@@ -43,7 +43,7 @@ def test_the_total_is_the_sum_of_its_parts(name: str, geometry: Geometry) -> Non
     for layer in CONFIG.layers:
         n_in, n_out = tokens[layer.after_block - 1], tokens[layer.after_block]
         knobs = (layer.s_tokens, layer.wpr_iterations)
-        parts += model.layer(CONFIG, n_in - prefix, n_out - prefix, knobs)
+        parts += model.layer_cost(CONFIG)(n_in - prefix, n_out - prefix, knobs)
     assert model.total(CONFIG) == parts
 
 
@@ -59,7 +59,7 @@ def test_without_layers_it_is_the_unpruned_model(name: str, geometry: Geometry) 
 def test_the_backbone_alone_leaves_out_what_layers_add(name: str, geometry: Geometry) -> None:
     total: CostModel = COST_MODELS[name](geometry)
     backbone = COST_MODELS[name](geometry, "backbone")
-    assert backbone.layer(CONFIG, 50, 40, (5, 3)) == 0
+    assert backbone.layer_cost(CONFIG)(50, 40, (5, 3)) == 0
     assert backbone.total(CONFIG) <= total.total(CONFIG)
     assert backbone.unpruned() == total.unpruned()
 

@@ -32,9 +32,8 @@ def drawn(method: Method, geometry: Geometry, seed: int) -> PruningConfig:
     for block in range(1, geometry.depth, 2):
         retention = rng.randint(5_000, 10_000) / 10_000
         asked = tuple(rng.randint(knob.neutral, 12) for knob in method.knobs)
-        counts = method.layer_tokens(template(method), n, retention, asked)
-        layers.append(method.layer(block, retention, counts.knobs))
-        n = counts.kept
+        n, _, knobs = method.layer_tokens(template(method), n, retention, asked)
+        layers.append(method.layer(block, retention, knobs))
     values = dict(zip(method.scales, sorted(SCALES.values()), strict=False))
     return method.config(layers, values, {})
 
@@ -93,9 +92,10 @@ def test_counts_are_those_of_its_layers_one_after_another(
     n = geometry.patch_tokens
     for layer in config.layers:
         assert tokens[layer.after_block - 1] == n + geometry.prefix_tokens
-        counts = method.layer_tokens(config, n, layer.retention, method.knob_values(layer))
-        assert 1 <= counts.kept <= counts.kept_by_rate <= n
-        n = counts.kept
+        knobs = method.knob_values(layer)
+        kept, kept_by_rate, _ = method.layer_tokens(config, n, layer.retention, knobs)
+        assert 1 <= kept <= kept_by_rate <= n
+        n = kept
         assert tokens[layer.after_block] == n + geometry.prefix_tokens
 
 
@@ -104,12 +104,12 @@ def test_more_retention_or_more_tokens_never_leave_fewer(method: Method) -> None
     knobs = tuple(min(knob.neutral + 3, 5) for knob in method.knobs)
     for n in range(1, 60):
         kept = [
-            method.layer_tokens(template(method), n, rate / 50, knobs).kept
+            method.layer_tokens(template(method), n, rate / 50, knobs)[0]
             for rate in range(1, 51)
         ]
         assert kept == sorted(kept)
     for rate in (0.3, 0.77, 1.0):
-        kept = [method.layer_tokens(template(method), n, rate, knobs).kept for n in range(1, 200)]
+        kept = [method.layer_tokens(template(method), n, rate, knobs)[0] for n in range(1, 200)]
         assert kept == sorted(kept)
 
 
@@ -140,8 +140,8 @@ def test_more_than_the_tokens_allow_is_lowered_here_and_refused_there(method: Me
         if knob.raises_cost:
             continue
         values = tuple(10_000 if each is knob else each.neutral for each in method.knobs)
-        counts = method.layer_tokens(template(method), 50, 0.8, values)
-        assert max(counts.knobs) < 10_000 and counts.kept >= 1
+        kept, _, knobs = method.layer_tokens(template(method), 50, 0.8, values)
+        assert max(knobs) < 10_000 and kept >= 1
         with pytest.raises(ConfigError, match=f"{knob.name} must be .*10000"):
             method.check_layer(template(method), method.layer(1, 0.8, values), 50)
 
@@ -168,13 +168,11 @@ def test_the_tokens_that_are_left_are_as_many_as_asked_for(method: Method) -> No
     features = torch.randn(2, n, 24, generator=generator)
     config = drawn(method, DIGITS, 5)
     layer = config.layers[0]
-    counts = method.layer_tokens(
+    left, _, _ = method.layer_tokens(
         config, DIGITS.patch_tokens, layer.retention, method.knob_values(layer)
     )
-    kept = method.reduce(
-        attention, features, config, layer, geometry=DIGITS, kept=counts.kept
-    ).layer
-    assert kept.shape == (2, counts.kept + DIGITS.prefix_tokens)
+    kept = method.reduce(attention, features, config, layer, geometry=DIGITS, kept=left).layer
+    assert kept.shape == (2, left + DIGITS.prefix_tokens)
     assert (kept.diff(dim=-1) > 0).all()  # in sequence order, none twice
     prefix = torch.arange(DIGITS.prefix_tokens)
     assert (kept[:, : DIGITS.prefix_tokens] == prefix).all()

@@ -31,7 +31,7 @@ def token_counts(geometry: Geometry, config: PruningConfig) -> tuple[int, ...]:
             if block == geometry.depth:
                 raise ConfigError(_outside(layer, geometry))
             method.check_layer(config, layer, n)
-            n = method.layer_tokens(config, n, layer.retention, method.knob_values(layer)).kept
+            n, _, _ = method.layer_tokens(config, n, layer.retention, method.knob_values(layer))
         counts.append(n)
     if layers:
         raise ConfigError(_outside(next(iter(layers.values())), geometry))

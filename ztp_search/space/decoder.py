@@ -218,9 +218,11 @@ class Decoder:
         n = self.geometry.patch_tokens
         template = self.pricing.template
         for i in range(j):
-            n = self.method.layer_tokens(template, n, rates[i] / RETENTION_UNIT, draft.dear[i]).kept
-        counts = self.method.layer_tokens(template, n, rates[j] / RETENTION_UNIT, draft.dear[j])
-        return n, counts.kept_by_rate
+            rate = rates[i] / RETENTION_UNIT
+            n, _, _ = self.method.layer_tokens(template, n, rate, draft.dear[i])
+        rate = rates[j] / RETENTION_UNIT
+        _, kept_by_rate, _ = self.method.layer_tokens(template, n, rate, draft.dear[j])
+        return n, kept_by_rate
 
     def _config(
         self, draft: Draft, rates: Sequence[int], point: Sequence[float]
@@ -229,9 +231,8 @@ class Decoder:
         n = self.geometry.patch_tokens
         for space, units, knobs in zip(draft.spaces, rates, draft.dear, strict=True):
             rate = units / RETENTION_UNIT
-            counts = self.method.layer_tokens(self.pricing.template, n, rate, knobs)
-            layers.append(self.method.layer(space.block, rate, counts.knobs))
-            n = counts.kept
+            n, _, allowed = self.method.layer_tokens(self.pricing.template, n, rate, knobs)
+            layers.append(self.method.layer(space.block, rate, allowed))
         scales = self.method.scales
         coordinates = dict(zip(scales, point[len(point) - len(scales) :], strict=True))
         return self.method.config(

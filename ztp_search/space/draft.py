@@ -47,7 +47,10 @@ class Pricing:
         self.cost_model = budget.cost_model(geometry)
         widest = {name: scale.high for name, scale in self.scales.items()}
         self.template = self.method.config((), widest, space.variants)
+        self._layer_cost = self.cost_model.layer_cost(self.template)
+        self._fixed = self.cost_model.fixed()
         self._of_block = [self.cost_model.block(n) for n in range(geometry.tokens + 1)]
+        self._of_tail = [self.cost_model.tail(n) for n in range(geometry.tokens + 1)]
 
     def draft(self, spaces: tuple[BlockSpace, ...]) -> Draft:
         """A draft of which nothing is decided but where its layers stand."""
@@ -71,18 +74,18 @@ class Pricing:
     def cost(self, draft: Draft, rates: Sequence[int], knobs: Sequence[Knobs]) -> int:
         """What these retentions (in units) and knobs cost."""
         template, of_block = self.template, self._of_block
-        layer_tokens, layer_cost = self.method.layer_tokens, self.cost_model.layer
+        layer_tokens, layer_cost = self.method.layer_tokens, self._layer_cost
         prefix = self.geometry.prefix_tokens
-        cost = self.cost_model.fixed()
+        cost = self._fixed
         n, start = self.geometry.patch_tokens, 0
         for space, rate, values in zip(draft.spaces, rates, knobs, strict=True):
             cost += (space.block - start) * of_block[n + prefix]
             start = space.block
             kept, _, values = layer_tokens(template, n, rate / RETENTION_UNIT, values)
-            cost += layer_cost(template, n, kept, values)
+            cost += layer_cost(n, kept, values)
             n = kept
         cost += (self.geometry.depth - start) * of_block[n + prefix]
-        return cost + self.cost_model.tail(n + prefix)
+        return cost + self._of_tail[n + prefix]
 
     def scale_values(self, coordinates: Mapping[str, float]) -> dict[str, float]:
         """The configuration's scales at their coordinates."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeAlias
 
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.methods import method_of
 from ztp_search.pruning.tokens import token_counts
+
+LayerCost: TypeAlias = Callable[[int, int, Sequence[int]], int]
 
 
 class CostModel(ABC):
@@ -49,12 +51,15 @@ class CostModel(ABC):
         """What follows the last block on `tokens` tokens."""
 
     @abstractmethod
-    def layer(
-        self, config: PruningConfig, patch_tokens: int, kept: int, knobs: Sequence[int]
-    ) -> int:
-        """What a pruning layer itself adds; 0 where only the backbone counts.
+    def layer_cost(self, config: PruningConfig) -> LayerCost:
+        """The function that says what a pruning layer of such a configuration itself adds.
 
-        Arguments as in `Method.layer_macs`.
+        Args:
+            config: says which method and variant it is; its layers do not matter.
+
+        Returns:
+            A function of patch tokens that come in, patch tokens kept, and the knobs' values as
+            the tokens allow them. It is 0 where only the backbone counts.
         """
 
     def total(self, config: PruningConfig) -> int:
@@ -66,9 +71,10 @@ class CostModel(ABC):
         method, prefix = method_of(config), self.geometry.prefix_tokens
         tokens = token_counts(self.geometry, config)
         cost = self.fixed() + sum(map(self.block, tokens[:-1])) + self.tail(tokens[-1])
+        layer_cost = self.layer_cost(config)
         for layer in config.layers:
             n_in, n_out = tokens[layer.after_block - 1], tokens[layer.after_block]
-            cost += self.layer(config, n_in - prefix, n_out - prefix, method.knob_values(layer))
+            cost += layer_cost(n_in - prefix, n_out - prefix, method.knob_values(layer))
         return cost
 
     def unpruned(self) -> int:

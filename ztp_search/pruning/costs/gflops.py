@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.pruning.costs.base import CostModel
+from ztp_search.pruning.costs.base import CostModel, LayerCost
 from ztp_search.pruning.geometry import block_macs
 from ztp_search.pruning.methods import method_of
 
@@ -26,9 +26,7 @@ class Gflops(CostModel):
     def tail(self, tokens: int) -> int:
         return self.geometry.tail_macs_per_token * tokens
 
-    def layer(
-        self, config: PruningConfig, patch_tokens: int, kept: int, knobs: Sequence[int]
-    ) -> int:
+    def layer_cost(self, config: PruningConfig) -> LayerCost:
         if self.counts != "total":
-            return 0
-        return method_of(config).layer_macs(self.geometry, config, patch_tokens, kept, knobs)
+            return lambda _patch_tokens, _kept, _knobs: 0
+        return partial(method_of(config).layer_macs, self.geometry, config)

@@ -74,7 +74,7 @@ class ZeroTPrune(Method):
         kept = by_rate - s_tokens
         if kept < 1:
             kept = 1
-        return LayerTokens(kept, kept + s_tokens, (s_tokens, iterations))
+        return kept, kept + s_tokens, (s_tokens, iterations)
 
     def check_layer(self, config: PruningConfig, layer: PruningLayer, patch_tokens: int) -> None:
         most = max_s_tokens(patch_tokens, layer.retention, config.order)
