@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from ztp_search.backbones import pruner, vision_transformer
+from ztp_search.backbones import vision_transformer
 from ztp_search.pruning import scoring
 
 FUSED, UNFUSED = "attention, fused", "attention, A materialised"
@@ -25,7 +25,7 @@ FUNCTIONS = (
     (scoring, "wpr", "WPR"),
     (scoring, "best_match", "S-stage matching"),
     (scoring, "take_tokens", "S-stage gathers"),
-    (pruner, "prune_tokens", "ranking, head filter"),
+    (scoring, "prune_tokens", "ranking, head filter"),
     (vision_transformer, "take_tokens", "gather of kept tokens"),
 )
 """Name and stage of each scoring function, where it is looked up when it is called."""

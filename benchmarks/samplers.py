@@ -21,15 +21,14 @@ from typing import Any
 import numpy as np
 from common import CACHE, record
 
-from ztp_search.cli.arguments import parse
-from ztp_search.cli.resolve import settings
+from ztp_search import SearchSettings, search
 from ztp_search.driver.evaluator import open_evaluator
 from ztp_search.driver.progress import Progress, Status
-from ztp_search.driver.run import run
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import resolve_runtime
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.samplers import SAMPLERS
+from ztp_search.settings import resolve_search
 from ztp_search.study import StoredTrial, StudyReader
 
 WAYS = (*SAMPLERS, "monte-carlo + refine")
@@ -37,7 +36,7 @@ STORAGE = f"sqlite:///{CACHE / 'samplers.db'}"
 HOLDOUT = 5000
 
 
-class Told(Progress):
+class Spoken(Progress):
     """A line every 500 trials."""
 
     said = 0
@@ -61,7 +60,7 @@ def main() -> None:
         for seed, way in itertools.product(range(args.seeds), args.only):
             for trials in _runs(way, args.trials):
                 print(f"seed {seed}: {way}, {trials} trials", flush=True)
-                run(settings(parse(_argv(args, way, trials, seed))), Told())
+                search(_settings(args, way, trials, seed), Spoken())
     _report(args)
 
 
@@ -71,14 +70,13 @@ def _runs(way: str, trials: list[int]) -> list[int]:
     return [max(trials)] if learns else sorted(trials)
 
 
-def _argv(args: argparse.Namespace, way: str, trials: int, seed: int) -> list[str]:
+def _settings(args: argparse.Namespace, way: str, trials: int, seed: int) -> SearchSettings:
     refine = trials // 5 if "refine" in way else 0
-    return [
-        "--space", "digits", "--budget", args.budget, "--images", str(args.images),
-        "--holdout", "0", "--trials", str(trials - refine), "--refine", str(refine),
-        "--sampler", way.split(" ")[0], "--seed", str(seed), "--storage", STORAGE,
-        "--study", _name(args, way, trials, seed), "--out", str(CACHE),
-    ]  # fmt: skip
+    return SearchSettings(
+        space="digits", budget=args.budget, images=args.images, holdout=0, trials=trials - refine,
+        refine=refine, sampler=way.split(" ")[0], seed=seed, storage=STORAGE,
+        study=_name(args, way, trials, seed), out=CACHE,
+    )  # fmt: skip
 
 
 def _name(args: argparse.Namespace, way: str, trials: int, seed: int) -> str:
@@ -162,9 +160,9 @@ def _on_holdout(
     args: argparse.Namespace, configs: set[PruningConfig]
 ) -> dict[PruningConfig, np.ndarray[Any, Any]]:
     """Per image: right or not, of each configuration."""
-    argv = ["--space", "digits", "--budget", args.budget, "--images", "1", "--holdout",
-            str(HOLDOUT), "--out", str(CACHE)]  # fmt: skip
-    asked = settings(parse(argv))
+    asked = resolve_search(
+        SearchSettings(space="digits", budget=args.budget, images=1, holdout=HOLDOUT, out=CACHE)
+    )
     runtime = resolve_runtime("auto", "auto", asked.batch_size, 1)
     with open_evaluator(
         asked.sources, runtime, "top1", asked.workers, Progress()

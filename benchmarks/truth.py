@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from common import CACHE
 
-from ztp_search.cli.arguments import parse
-from ztp_search.cli.resolve import settings
+from ztp_search import SearchSettings
 from ztp_search.driver.evaluator import open_evaluator
 from ztp_search.driver.progress import Progress
 from ztp_search.evaluation.runtime import resolve_runtime
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.cost import flops
 from ztp_search.samplers import MonteCarlo
+from ztp_search.settings import resolve_search
 from ztp_search.space.decoder import Decoder
 
 
@@ -49,10 +49,9 @@ def truth(configurations: int = 400, images: int = 5000, budget: str = "50%") ->
 
 
 def _measure(path: Path, configurations: int, images: int, budget: str) -> None:
-    asked = settings(
-        parse(["--space", "digits", "--budget", budget, "--images", str(images),
-               "--holdout", "0", "--out", str(CACHE)])
-    )  # fmt: skip
+    asked = resolve_search(
+        SearchSettings(space="digits", budget=budget, images=images, holdout=0, out=CACHE)
+    )
     runtime = resolve_runtime("auto", "auto", asked.batch_size, 1)
     evaluator = open_evaluator(asked.sources, runtime, "top1", asked.workers, Spoken())
     geometry = evaluator.geometry

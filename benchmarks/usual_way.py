@@ -25,13 +25,13 @@ import numpy as np
 from common import record
 from searching import search
 
-from ztp_search.cli.arguments import parse
-from ztp_search.cli.resolve import settings
+from ztp_search import SearchSettings
 from ztp_search.driver.evaluator import Evaluator, open_evaluator
 from ztp_search.driver.progress import Progress
 from ztp_search.evaluation.runtime import resolve_runtime
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.racing import paired_difference
+from ztp_search.settings import resolve_search
 
 HOLDOUT = 2000
 SCRIPT = Path(__file__).with_name("usual_way_script.py")
@@ -46,9 +46,11 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        asked = ["--space", "digits", "--budget", args.budget, "--images", str(args.images),
-                 "--holdout", str(HOLDOUT), "--out", str(out)]  # fmt: skip
-        resolved = settings(parse([*asked, "--workers", "0"]))
+        settings = SearchSettings(
+            space="digits", budget=args.budget, images=args.images, holdout=HOLDOUT, out=out,
+            workers=0,
+        )  # fmt: skip
+        resolved = resolve_search(settings)
         runtime = resolve_runtime("auto", "auto", resolved.batch_size, 1)
         evaluator = open_evaluator(
             resolved.sources, runtime, "top1", resolved.workers, Progress()

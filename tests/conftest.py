@@ -1,11 +1,8 @@
 """What several test files share: the embedded model with images, and one finished search."""
 
-import contextlib
 import copy
-import io
 import json
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,23 +56,22 @@ class Digits:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
-    from helpers.running import parsed
-
+    from ztp_search import SearchSettings
     from ztp_search.backbones.loading import load_model
-    from ztp_search.cli.resolve import settings
     from ztp_search.driver.evaluator import decode_images
     from ztp_search.driver.progress import Progress
+    from ztp_search.settings import resolve_search
 
     out = tmp_path_factory.mktemp("digits")
-    argv = ["--space", "digits", "--budget", "68%", "--images", "160", "--holdout", "64"]
-    sources = settings(parsed(*argv, "--out", str(out))).sources
+    settings = SearchSettings(space="digits", budget="68%", images=160, holdout=64, out=out)
+    sources = resolve_search(settings).sources
     loaded = load_model(sources.model, data_overrides=sources.data_overrides)
     return Digits(loaded, decode_images(sources, loaded, Progress()))
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A search of the command line that ran to its end, undisturbed, in this process."""
+    """A search that ran to its end, undisturbed, in this process, and the command line for it."""
 
     out: Path
     argv: list[str]
@@ -98,11 +94,11 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return run_to_its_end(RACE, tmp_path_factory.mktemp("raced"))
 
 
-def run_to_its_end(search: list[str], out: Path) -> Finished:
-    from ztp_search.cli.main import main
+def run_to_its_end(argv: list[str], out: Path) -> Finished:
+    from helpers.running import search_settings
 
-    argv = [*search, "--workers", "0", "--out", str(out)]
-    stdout = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(stdout):
-        assert main([*argv, "--json"]) == 0
-    return Finished(out, argv, json.loads(stdout.getvalue()))
+    import ztp_search
+
+    argv = [*argv, "--workers", "0", "--out", str(out)]
+    result = ztp_search.search(search_settings(*argv))
+    return Finished(out, argv, json.loads(json.dumps(result.to_dict())))

@@ -63,3 +63,25 @@ def _place(where: str, path: Sequence[Any]) -> str:
     """`mine.yaml: pruning.layers[0]`."""
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
     return f"{where}: {text.removeprefix('.')}" if text else where
+
+
+def first_setting_error(error: ValidationError, owner: str) -> str:
+    """The first error among the settings that a user gave in Python or on the command line.
+
+    Args:
+        error: What pydantic raised.
+        owner: The class of the settings.
+
+    Returns:
+        For example "`trials` must be 1 or above, but got 0".
+    """
+    found = error.errors(include_url=False)[0]
+    kind = found["type"]
+    name = str(found["loc"][0]) if found["loc"] else ""
+    if kind in ("missing", "missing_keyword_only_argument", "missing_argument"):
+        return f"{owner} needs `{name}`"
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{owner} has no `{name}`"
+    rule = KINDS.get(kind) or LIMITS.get(kind, "").format(**found.get("ctx", {}))
+    must = f"must be {rule}" if rule else found["msg"]
+    return " ".join(f"`{name}` {must}, but got {found['input']!r}".split())

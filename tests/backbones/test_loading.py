@@ -12,7 +12,7 @@ import torch
 from ztp_search.backbones import geometry_of
 from ztp_search.backbones.loading import build_model, load_model
 from ztp_search.backbones.weights import read_state_dict, state_dict_sha256
-from ztp_search.cli.resolve import parse_model_kwargs
+from ztp_search.cli.arguments import parse_model_kwargs
 from ztp_search.errors import ModelError
 from ztp_search.settings import ModelSpec
 
@@ -254,7 +254,7 @@ def test_model_kwargs_are_typed_as_timm_types_them():
 
 @pytest.mark.parametrize("items", [["depth"], ["=3"], ["a b=3"], ["depth=1", "depth=2"], [""]])
 def test_malformed_model_kwargs_are_refused(items):
-    with pytest.raises(ModelError, match="--model-kwargs must"):
+    with pytest.raises(ModelError, match="`model_kwargs` must"):
         parse_model_kwargs(items)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ztp_search.cli.arguments import parse
+from ztp_search.cli.main import parse
 from ztp_search.errors import ZtpError
 
 

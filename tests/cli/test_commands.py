@@ -1,6 +1,5 @@
 """The command line: what each command prints, refuses and leaves behind."""
 
-import argparse
 import csv
 import json
 import os
@@ -37,6 +36,7 @@ from helpers.running import (
 import ztp_search.cli.main
 import ztp_search.evaluation.ray_cluster
 from ztp_search.cli.main import main
+from ztp_search.cli.output import print_result
 from ztp_search.cli.tables import best_table
 from ztp_search.driver.packing import unpack_bits
 
@@ -423,7 +423,7 @@ def test_an_interrupt_says_how_to_go_on(workers: int, tmp_path: Path) -> None:
     assert child.returncode == 130 and out == ""
     assert "Traceback" not in err
     line = one_line(err.splitlines()[-1])
-    assert shlex.split(line.partition("To go on: ")[2]) == ["ztp-search", *argv, "--json"]
+    assert shlex.split(line.partition("Resume with: ")[2]) == ["ztp-search", *argv, "--json"]
     assert len(completions(tmp_path)) >= 1
     assert gone(below)
 
@@ -447,7 +447,7 @@ def test_a_table_loses_no_number_and_no_name_in_whatever_width(
     monkeypatch.setenv("COLUMNS", columns)
     for terminal in ("0", "1"):
         monkeypatch.setenv("TTY_COMPATIBLE", terminal)
-        ztp_search.cli.main._print(argparse.Namespace(json=False), WIDE, best_table)
+        print_result(WIDE, best_table, False)
         out = capsys.readouterr().out
         assert "…" not in out
         if terminal == "0":  # a file or a pipe: in one line

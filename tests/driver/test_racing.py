@@ -15,27 +15,27 @@ from helpers.running import (
     RACE,
     attributes,
     document,
-    parsed,
     process,
     results,
+    search_settings,
     stored,
     until,
     url_of,
 )
 
+import ztp_search
 import ztp_search.driver.evaluator
 import ztp_search.samplers.base
 from ztp_search.backbones.loading import load_model
 from ztp_search.cli.main import main
-from ztp_search.cli.resolve import settings
 from ztp_search.driver.evaluator import decode_images
 from ztp_search.driver.packing import unpack_bits, unpack_predictions
 from ztp_search.driver.progress import Progress, Status
-from ztp_search.driver.run import run
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.model_runner import ModelRunner
 from ztp_search.racing import RACING
+from ztp_search.settings import resolve_search
 from ztp_search.study import StoredTrial, StudyReader
 
 RUNGS = (64, 128, 256)
@@ -58,8 +58,10 @@ class Interrupting(Progress):
 
 
 def race(out: Path, *changes: str, workers: int = 0, heard: Progress | None = None) -> Any:
-    args = parsed(*RACE, "--workers", str(workers), "--out", str(out), *changes)
-    return run(settings(args), heard or Progress())
+    settings = search_settings(*RACE, "--workers", str(workers), "--out", str(out), *changes)
+    several = len(settings.budgets) > 1
+    search = ztp_search.search_front if several else ztp_search.search
+    return search(settings, heard).to_dict()
 
 
 def same_evidence(out: Path, finished: Finished) -> None:
@@ -77,7 +79,7 @@ def bits(trial: StoredTrial) -> list[bool]:
 def correct_of_unpruned(out: Path) -> list[bool]:
     """Per search image, from what the study has stored and the images themselves."""
     reference = attributes(out)["reference"]
-    sources = settings(parsed(*RACE, "--out", str(out))).sources
+    sources = resolve_search(search_settings(*RACE, "--out", str(out))).sources
     loaded = load_model(sources.model, data_overrides=sources.data_overrides)
     labels = decode_images(sources, loaded, Progress()).search.labels
     predictions = unpack_predictions(reference["unpruned"]["predictions"])

@@ -16,21 +16,20 @@ from helpers.running import (
     completions,
     descendants,
     gone,
-    parsed,
     process,
     ray_workers,
     results,
+    search_settings,
     stored,
     until,
 )
 from PIL import Image
 
+import ztp_search
 import ztp_search.driver.evaluator
 import ztp_search.evaluation.scheduler
-from ztp_search.cli.resolve import settings
 from ztp_search.driver.packing import unpack_bits, unpack_predictions
 from ztp_search.driver.progress import Progress, Status
-from ztp_search.driver.run import run
 from ztp_search.errors import DataError, StudyError, ZtpError
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.racing import paired_difference
@@ -59,8 +58,8 @@ def search(
     out: Path, *changes: str, workers: int = 0, heard: Progress | None = None
 ) -> dict[str, Any]:
     """The shared search with other flags; the last of a flag counts."""
-    args = parsed(*SEARCH, "--workers", str(workers), "--out", str(out), *changes)
-    return run(settings(args), heard or Progress())
+    argv = [*SEARCH, "--workers", str(workers), "--out", str(out), *changes]
+    return ztp_search.search(search_settings(*argv), heard).to_dict()
 
 
 def no_workers(*_: object, **__: object) -> None:

@@ -1,6 +1,5 @@
 """Searches as a user starts them: in this process or as a process of their own."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -13,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ztp_search.cli.arguments import parse
+from ztp_search import SearchSettings
+from ztp_search.cli.arguments import settings_of
+from ztp_search.cli.main import parse
 from ztp_search.study import StoredTrial, StudyReader
 
 TRIALS = 8
@@ -36,8 +37,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def parsed(*argv: str) -> argparse.Namespace:
-    return parse(list(argv))
+def search_settings(*argv: str) -> SearchSettings:
+    """What these arguments of the command line ask of a search."""
+    return settings_of(SearchSettings, parse(list(argv)))
 
 
 def url_of(out: Path) -> str:
@@ -74,7 +76,7 @@ def completions(out: Path) -> dict[int, str]:
 @contextlib.contextmanager
 def process(*argv: str, console_script: bool = False) -> Iterator[subprocess.Popen[str]]:
     """`ztp-search` as the leader of a process group of its own; killed at the end."""
-    command = [sys.executable, "-m", "ztp_search.cli.main"]
+    command = [sys.executable, "-m", "ztp_search"]
     if console_script:
         command = [str(Path(sys.executable).with_name("ztp-search"))]
     child = subprocess.Popen(

@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ztp_search.pruning.methods import DEFAULT_METHOD, METHODS
-from ztp_search.pruning.schedules import BASELINES
-from ztp_search.results.documents import OPPONENT
+from ztp_search.pruning.schedules import BASELINES, OPPONENT
 
 
 def search_tables(document: Mapping[str, Any]) -> RenderableType:

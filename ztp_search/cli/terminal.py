@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
+from ztp_search.cli.output import as_options
 from ztp_search.driver.progress import Progress, Status
 
 SECONDS_PER_LINE = 10.0
@@ -56,7 +57,7 @@ class TerminalProgress(Progress):
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(as_options(text), highlight=False, markup=False, soft_wrap=True)
 
     def images(self, done: int, total: int) -> None:
         self._show(self._stage, done, total, f"{done:,} of {total:,} images")

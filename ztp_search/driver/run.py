@@ -26,19 +26,20 @@ from ztp_search.objectives import OBJECTIVES
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.racing import RACING
-from ztp_search.results.documents import search_document, several_document
-from ztp_search.settings import Settings
+from ztp_search.results.front_result import FrontResult
+from ztp_search.results.search_result import SearchResult, search_result
+from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import StudyDriver, existing
 
 PACKAGES = ("ztp-search", "torch", "timm", "optuna", "ray", "numpy")
 
 
-def run(settings: Settings, progress: Progress) -> dict[str, Any]:
+def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontResult:
     """Search, or resume the search, and confirm the finalists on holdout.
 
     Returns:
-        The document that `--json` prints: of one study, or of several.
+        What the study has found, or under several budgets what all of them have.
 
     Raises:
         ZtpError: the user's mistake, found before any work where it can be.
@@ -73,14 +74,12 @@ def run(settings: Settings, progress: Progress) -> dict[str, Any]:
                 seconds = max(0.0, settings.timeout - spent) / (len(studies) - done)
             _search(settings, evaluator, study, decoders[budget], seconds)
         seconds = time.monotonic() - began
-        documents = [search_document(study) for study in studies.values()]
-    if len(documents) == 1:
-        return documents[0] | {"seconds": seconds}
-    return several_document(documents) | {"seconds": seconds}
+        results = [search_result(study, seconds) for study in studies.values()]
+    return results[0] if len(results) == 1 else FrontResult(tuple(results), seconds)
 
 
 def _search(
-    settings: Settings,
+    settings: ResolvedSearch,
     evaluator: Evaluator,
     study: StudyDriver,
     decoder: Decoder,
@@ -98,12 +97,12 @@ def _search(
         confirm_finalists(evaluator, study, finalists)
 
 
-def _decoder(settings: Settings, geometry: Geometry, budget: str) -> Decoder:
+def _decoder(settings: ResolvedSearch, geometry: Geometry, budget: str) -> Decoder:
     parsed = parse_budget(budget, geometry, settings.tolerance, settings.budget_counts)
     return Decoder(settings.space, geometry, parsed)
 
 
-def _runtime(settings: Settings) -> Runtime:
+def _runtime(settings: ResolvedSearch) -> Runtime:
     """The study's runtime where it exists and "auto" is asked for, else this machine's best.
 
     A resumed study goes on as it began, on whatever machine.
@@ -122,7 +121,7 @@ def _runtime(settings: Settings) -> Runtime:
 
 
 def _open_study(
-    settings: Settings, evaluator: Evaluator, budget: str, decoder: Decoder
+    settings: ResolvedSearch, evaluator: Evaluator, budget: str, decoder: Decoder
 ) -> StudyDriver:
     """Open the study under the contract that a resume must match."""
     loaded, images = evaluator.loaded, evaluator.images

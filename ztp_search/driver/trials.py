@@ -18,7 +18,7 @@ from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.racing import RACING, Correct, remaining_evaluations
 from ztp_search.samplers import SAMPLERS, Refine, Sampler
-from ztp_search.settings import Settings
+from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import NewTrial, StudyDriver
 
@@ -59,7 +59,7 @@ class TrialRunner:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ResolvedSearch,
         evaluator: Evaluator,
         study: StudyDriver,
         decoder: Decoder,

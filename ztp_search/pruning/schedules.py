@@ -114,3 +114,6 @@ BASELINES: Mapping[str, Baseline] = {
     ),
 }
 """By the name under which results are stored and reported."""
+
+OPPONENT = "paper_schedule"
+"""The baseline that the verdict on a winner and `paired_ci95` are about."""

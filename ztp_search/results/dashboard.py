@@ -56,7 +56,7 @@ def serve(
         )
     except OSError as error:
         raise ZtpError(
-            f"cannot listen on {host}:{port} ({error.strerror}); use another --port"
+            f"cannot listen on {host}:{port} ({error.strerror}); use another `port`"
         ) from None
     with server:
         mode = "editable by every visitor" if allow_edit else "read-only"

@@ -1,119 +1,17 @@
-"""What a study has found, out of the database alone, as documents for machines."""
+"""What a study has found of its trials, out of the database alone, as parts of documents."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ztp_search.errors import StudyError
 from ztp_search.pruning.config_file import ConfigFile
-from ztp_search.pruning.schedules import BASELINES
+from ztp_search.pruning.schedules import BASELINES, OPPONENT
 from ztp_search.study import StoredTrial, StudyReader
 
-OPPONENT = "paper_schedule"
-"""The baseline that the verdict and `paired_ci95` are about."""
 LARGE = {"correct", "predictions"}
 """Per-image results: in the database, but in no document."""
-
-
-def search_document(study: StudyReader) -> dict[str, Any]:
-    """The document that `ztp-search --json` prints, but for `seconds`."""
-    trials = study.trials()
-    states = Counter(trial.state for trial in trials)
-    attributes = study.attributes()
-    evaluations = sum(trial.attrs.get("images", 0) for trial in trials)
-    for part in ("reference", "holdout"):
-        evaluations += attributes.get(part, {}).get("image_evaluations", 0)
-    best = study.best(1)
-    return {
-        "study": study.name,
-        "storage": study.storage,
-        "trials": {state: states[state] for state in ("complete", "pruned", "failed", "running")},
-        "image_evaluations": evaluations,
-        "racing": _racing(study, trials),
-        "best": config_file(study, best[0]).to_dict() if best else None,
-        "holdout": _holdout(study),
-    }
-
-
-def several_document(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The document of a search under several budgets: theirs, and the front of their winners.
-
-    front: per budget its winner on holdout (on search images where there is no holdout), by
-    GFLOPs; `on_front` where no winner of fewer GFLOPs is as accurate.
-    """
-    points = sorted((_point(each) for each in documents), key=lambda point: point["gflops"])
-    highest = float("-inf")
-    for point in points:
-        point["on_front"] = point["accuracy"] > highest
-        highest = max(highest, point["accuracy"])
-    return {
-        "storage": documents[0]["storage"],
-        "objective": documents[0]["best"]["provenance"]["objective"],
-        "image_evaluations": sum(each["image_evaluations"] for each in documents),
-        "front": points,
-        "budgets": list(documents),
-    }
-
-
-def _point(document: Mapping[str, Any]) -> dict[str, Any]:
-    best, holdout = document["best"], document["holdout"]
-    objective = best["provenance"]["objective"]
-    point = {
-        "study": document["study"],
-        "budget_gflops": best["provenance"]["budget"]["macs"] / 1e9,
-        "trial": best["provenance"]["trial"],
-        "gflops": best["gflops"]["total"],
-        "unpruned_gflops": best["gflops"]["unpruned"],
-        "search_accuracy": best["evidence"]["search"][objective],
-    }
-    if holdout is None:
-        search = best["evidence"]["search"]
-        return point | {
-            "image_set": "search",
-            "images": search["images"],
-            "accuracy": search[objective],
-            "standard_error": search["standard_error"],
-            "unpruned_accuracy": search[f"unpruned_{objective}"],
-            "minus_unpruned": search["minus_unpruned"],
-            "minus_unpruned_ci95": search["minus_unpruned_ci95"],
-        }
-    winner = holdout["candidates"][0]
-    names = [name for name in winner if name.startswith("minus_") or name == "standard_error"]
-    return point | {
-        "image_set": "holdout",
-        "images": holdout["images"],
-        "accuracy": winner[objective],
-        "unpruned_accuracy": holdout["unpruned"][objective],
-        **{name: winner[name] for name in names},
-    }
-
-
-def _racing(study: StudyReader, trials: Sequence[StoredTrial]) -> dict[str, Any]:
-    """How many image evaluations the trials took, beside those of evaluating each in full."""
-    taken = sum(trial.attrs.get("images", 0) for trial in trials)
-    in_full = sum(trial.state != "failed" for trial in trials) * study.contract["images"]["count"]
-    return {**study.contract["racing"], "image_evaluations": taken, "in_full": in_full}
-
-
-def best_document(study: StudyReader, n: int) -> dict[str, Any]:
-    """The document of `ztp-search best --json`: the n best trials with their evidence."""
-    return {
-        "study": study.name,
-        "storage": study.storage,
-        "objective": study.contract["objective"],
-        "trials": [
-            {
-                "trial": trial.number,
-                "config": trial.config.to_dict(),
-                "tokens": trial.attrs["tokens"],
-                "gflops": trial.attrs["gflops"],
-                "evidence": _evidence(study, trial),
-            }
-            for trial in study.best(n)
-        ],
-    }
 
 
 def find_trial(study: StudyReader, number: int | None) -> StoredTrial:
@@ -129,7 +27,7 @@ def find_trial(study: StudyReader, number: int | None) -> StoredTrial:
         if trial.number == number and trial.state == "complete":
             return trial
     raise StudyError(
-        f"--trial must name a complete trial of study {study.name!r}, but got {number}; "
+        f"`trial` must name a complete trial of study {study.name!r}, but got {number}; "
         "`ztp-search best` lists them"
     )
 
@@ -196,7 +94,7 @@ def _evidence(study: StudyReader, trial: StoredTrial) -> dict[str, Any]:
     }
 
 
-def _holdout(study: StudyReader) -> dict[str, Any] | None:
+def holdout_table(study: StudyReader) -> dict[str, Any] | None:
     """The comparison on holdout images: references, the best few, and what they show."""
     stored = study.attributes().get("holdout")
     if stored is None:

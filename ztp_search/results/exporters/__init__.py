@@ -1,14 +1,27 @@
 """Formats that `ztp-search export --format` writes; a new one is a file here and a line below.
 
-An exporter turns a `ConfigFile` into the text of one file, or raises ConfigError where the
-format cannot express the configuration.
+They are named without importing them, as a format may need a library that not everybody has.
 """
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
 
-from ztp_search.pruning.config_file import ConfigFile
-from ztp_search.results.exporters.json_file import export_json
+import importlib
+from collections.abc import Mapping
 
-EXPORTERS: Mapping[str, Callable[[ConfigFile], str]] = {"json": export_json}
+from ztp_search.errors import ZtpError
+from ztp_search.results.exporters.base import Exporter
 
-__all__ = ["EXPORTERS", "export_json"]
+EXPORTERS: Mapping[str, str] = {"json": "ztp_search.results.exporters.json_file:JsonFile"}
+"""Module and class of each format, the default first."""
+
+
+def load_exporter(name: str) -> Exporter:
+    """The exporter of a format; ZtpError where there is none of that name."""
+    if name not in EXPORTERS:
+        raise ZtpError(f"`format` must be one of {', '.join(EXPORTERS)}, but got {name!r}")
+    module, _, cls = EXPORTERS[name].partition(":")
+    exporter: Exporter = getattr(importlib.import_module(module), cls)()
+    return exporter
+
+
+__all__ = ["EXPORTERS", "Exporter", "load_exporter"]

@@ -1,4 +1,4 @@
-"""What a run is told: model, images, workers, search. Imports nothing heavy, opens nothing."""
+"""What is run: model, images, workers, search, with nothing left open but "auto"."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ztp_search.space.space import SearchSpace
+from ztp_search.pruning.config_file import ConfigFile
+from ztp_search.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,10 @@ class WorkerOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ResolvedSearch:
     """All that a search is told. precision and device may be "auto"; timeout is in seconds.
 
+    out: folder for what is not in the database.
     studies: the name of the study of each budget, budgets as `parse_budget` reads them.
     candidates: how many of the best are measured again on holdout. refine: trials around the best
     beyond `trials`. racing: a name of `racing.RACING`. timeout: of all budgets together.
@@ -86,6 +88,7 @@ class Settings:
     workers: WorkerOptions
     studies: dict[str, str]
     storage: str
+    out: Path
     trials: int
     batch_size: int
     tolerance: float = 0.01
@@ -118,3 +121,27 @@ class Settings:
             "seed": self.sources.seed,
             "runtime": runtime | {key: v for key, v in stated.items() if v != "auto"},
         }
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedEvaluation:
+    """All that an evaluation is told. precision and device may be "auto".
+
+    name: of the configuration file, for messages. image_set: "search" or "holdout".
+    images_sha256, weights_sha256: what the file was measured with and must be found again; None
+    where it does not say, or where something else is asked for.
+    predictions: CSV file to write.
+    """
+
+    file: ConfigFile
+    name: str
+    sources: Sources
+    workers: WorkerOptions
+    image_set: str
+    device: str
+    precision: str
+    batch_size: int
+    threads: int
+    images_sha256: str | None = None
+    weights_sha256: str | None = None
+    predictions: Path | None = None

@@ -1,0 +1,343 @@
+"""What ztp-search does, from Python. The command line is a thin user of this module.
+
+Whatever the user has wrong is a `ZtpError` of one line, and a `WorkerError` what is the fault of
+ztp-search or the machine. Every result has `to_dict()`, which is what `--json` prints.
+
+The functions import what they need when they run: torch and timm take seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from ztp_search.driver.progress import Progress
+from ztp_search.errors import ZtpError
+from ztp_search.pruning.config import PruningConfig
+from ztp_search.pruning.config_file import ConfigFile, read_config_file
+from ztp_search.settings import (
+    EvaluateSettings,
+    ModelSettings,
+    SearchSettings,
+    resolve_evaluation,
+    resolve_model,
+    resolve_search,
+    storage_url,
+)
+
+if TYPE_CHECKING:
+    from ztp_search.results.best_trials import BestTrials
+    from ztp_search.results.front_result import FrontResult
+    from ztp_search.results.measured import CostResult, EvaluationResult
+    from ztp_search.results.search_result import SearchResult
+    from ztp_search.study import StudyReader
+
+AnyConfig: TypeAlias = str | os.PathLike[str] | ConfigFile | PruningConfig
+"""A configuration, or the file that holds one."""
+
+
+def search(settings: SearchSettings, progress: Progress | None = None) -> SearchResult:
+    """Search for the best configuration under a budget, or resume that search.
+
+    Settings that are the same lead to the same study: what it holds is not evaluated again.
+
+    Args:
+        settings: what to search, with what, and how long.
+        progress: told how far it is; None: nobody is.
+
+    Returns:
+        The winner, with its evidence and the comparison on holdout images.
+
+    Raises:
+        ZtpError: the user's mistake, found before any work where it can be.
+        WorkerError: evaluation failed for good.
+
+    Example:
+        >>> from ztp_search import SearchSettings, search
+        >>> result = search(SearchSettings(
+        ...     space="digits", budget="68%", trials=4, images=64, holdout=32, workers=0,
+        ... ))
+        >>> result.study, result.trials.complete + result.trials.pruned
+        ('digits-68%-seed0', 4)
+        >>> 0.99 * 0.68 <= result.winner.to_dict()["gflops"]["total"] / 0.106 <= 0.69
+        True
+    """
+    budgets = settings.budgets
+    if len(budgets) > 1:
+        raise ZtpError(
+            f"`budget` must be one budget for `search`, but got {', '.join(budgets)}; "
+            f"use `search_front` for several"
+        )
+    from ztp_search.results.search_result import SearchResult
+
+    result = _run(settings, progress)
+    assert isinstance(result, SearchResult)
+    return result
+
+
+def search_front(settings: SearchSettings, progress: Progress | None = None) -> FrontResult:
+    """Search under several budgets, which share model, images, workers and references.
+
+    Draws accuracy over GFLOPs of the winners too, as `front-….svg` in `out`.
+
+    Args:
+        settings: as for `search`; `budget` holds several.
+        progress: told how far it is; None: nobody is.
+
+    Returns:
+        A result per budget, and the front that their winners make.
+
+    Raises:
+        ZtpError: the user's mistake, found before any work where it can be.
+        WorkerError: evaluation failed for good.
+
+    Example:
+        >>> from ztp_search import SearchSettings, search_front
+        >>> found = search_front(SearchSettings(
+        ...     space="digits", budget="50%,68%", trials=4, images=64, holdout=32, workers=0,
+        ... ))
+        >>> [result.study for result in found.results]
+        ['digits-50%-seed0', 'digits-68%-seed0']
+        >>> found.figure
+        'ztp-runs/front-digits-seed0.svg'
+    """
+    from ztp_search.results.front_result import FrontResult
+
+    progress = progress or Progress()
+    result = _run(settings, progress)
+    if not isinstance(result, FrontResult):
+        result = FrontResult((result,), result.seconds)
+    from ztp_search.results.figures import front_figure
+
+    name = settings.study or f"{Path(resolve_search(settings).space.name).stem}-seed{settings.seed}"
+    path = Path(settings.out) / f"front-{name.replace('/', '_')}.svg"
+    try:
+        front_figure(result.to_dict(), path)
+    except ZtpError as error:  # the result is not lost for want of a picture
+        progress.note(str(error))
+        return result
+    return replace(result, figure=str(path))
+
+
+@contextlib.contextmanager
+def load_study(
+    storage: str | None = None, name: str | None = None, out: str | Path = "ztp-runs"
+) -> Iterator[StudyReader]:
+    """Open a stored study for reading, while a search may go on with it.
+
+    Args:
+        storage: URL of the database; None: SQLite in `out`.
+        name: of the study; None: the one that was searched last.
+        out: folder of the database, without `storage`.
+
+    Raises:
+        StudyError: there is no such study; the message names those there are.
+
+    Example:
+        >>> from ztp_search import load_study
+        >>> with load_study("sqlite:///ztp-runs/studies.db", "digits-68%-seed0") as study:
+        ...     [trial.number for trial in study.trials()]
+        [0, 1, 2, 3]
+    """
+    from ztp_search.study import StudyReader
+
+    with StudyReader.open(storage_url(storage, out), name) as study:
+        yield study
+
+
+def best(
+    storage: str | None = None,
+    study: str | None = None,
+    n: int = 10,
+    *,
+    out: str | Path = "ztp-runs",
+) -> BestTrials:
+    """The best complete trials of a study with their evidence, the best first.
+
+    Args:
+        storage: URL of the database; None: SQLite in `out`.
+        study: its name; None: the one that was searched last.
+        n: how many.
+        out: folder of the database, without `storage`.
+
+    Raises:
+        StudyError: there is no such study; the message names those there are.
+
+    Example:
+        >>> from ztp_search import best
+        >>> found = best(study="digits-68%-seed0", n=1)
+        >>> len(found.trials), found.objective
+        (1, 'top1')
+    """
+    from ztp_search.results.best_trials import best_trials
+
+    with load_study(storage, study, out) as opened:
+        return best_trials(opened, n)
+
+
+def export(
+    path: str | Path,
+    format: str = "json",
+    *,
+    storage: str | None = None,
+    study: str | None = None,
+    trial: int | None = None,
+    out: str | Path = "ztp-runs",
+) -> ConfigFile:
+    """Write the winner of a study, or another of its complete trials, for other tools.
+
+    Args:
+        path: file or folder to write.
+        format: a name of `results.exporters.EXPORTERS`.
+        storage: URL of the database; None: SQLite in `out`.
+        study: its name; None: the one that was searched last.
+        trial: its number; None: the best.
+        out: folder of the database, without `storage`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        StudyError: there is no such study or complete trial.
+        ConfigError: the format cannot express the configuration.
+        ZtpError: there is no such format, or the path cannot be written.
+
+    Example:
+        >>> from ztp_search import export, load_config
+        >>> file = export("best.json", study="digits-68%-seed0")
+        >>> load_config("best.json") == file.config
+        True
+    """
+    from ztp_search.results.exporters import load_exporter
+
+    exporter = load_exporter(format)
+    file = _file_of_trial(storage, study, trial, out)
+    try:
+        exporter.export(file, Path(path))
+    except OSError as error:
+        raise ZtpError(f"`output` {path} cannot be written: {error.strerror}") from None
+    return file
+
+
+def export_text(
+    format: str = "json",
+    *,
+    storage: str | None = None,
+    study: str | None = None,
+    trial: int | None = None,
+    out: str | Path = "ztp-runs",
+) -> str:
+    """What `export` would write, as text; ZtpError where the format is none."""
+    from ztp_search.results.exporters import load_exporter
+
+    text = load_exporter(format).text(_file_of_trial(storage, study, trial, out))
+    if text is None:
+        raise ZtpError(f"`format` {format} is no text, so `output` must name a path")
+    return text
+
+
+def cost(config: AnyConfig, model: ModelSettings | str | None = None) -> CostResult:
+    """Multiply-adds of a configuration per block, beside fvcore's count of the model as it runs.
+
+    Args:
+        config: a configuration, or the file that holds one.
+        model: the model, or its timm name; None: that of the file.
+
+    Raises:
+        ConfigError: the file or the configuration breaks a rule, or does not fit the model.
+        ModelError: the model cannot be had, or is not one that can be pruned.
+        ZtpError: nobody says which model.
+
+    Example:
+        >>> from ztp_search import PruningConfig, PruningLayer, cost
+        >>> config = PruningConfig((PruningLayer(after_block=6, retention=0.7),))
+        >>> counted = cost(config, "deit_tiny_patch16_224")
+        >>> counted.cost.tokens
+        (197, 197, 197, 197, 197, 197, 138, 138, 138, 138, 138, 138, 138)
+        >>> counted.to_dict()["fvcore_gflops"] == counted.gflops["total"]
+        True
+    """
+    file, name = _config_file(config)
+    asked = ModelSettings(model=model) if isinstance(model, str) else model or ModelSettings()
+    spec = resolve_model(asked, file, name)
+    from ztp_search.driver.evaluate import cost_of
+
+    return cost_of(spec, file.config)
+
+
+def evaluate(
+    config: AnyConfig, settings: EvaluateSettings | None = None, progress: Progress | None = None
+) -> EvaluationResult:
+    """Measure a configuration and the unpruned model on images.
+
+    Args:
+        config: a configuration, or the file that holds one.
+        settings: model, images and how it runs, where they are not to be those of the file.
+        progress: told how far it is; None: nobody is.
+
+    Returns:
+        Accuracy, agreement, GFLOPs and images per second of both.
+
+    Raises:
+        ZtpError: the user's mistake; among them weights or images that are not those of the
+            file's evidence, although no others were asked for.
+        WorkerError: evaluation failed for good.
+
+    Example:
+        >>> from ztp_search import EvaluateSettings, evaluate
+        >>> measured = evaluate("best.json", EvaluateSettings(workers=0))
+        >>> measured.images, measured.image_set
+        (32, 'holdout')
+        >>> 0.5 < measured.agreement <= 1
+        True
+    """
+    file, name = _config_file(config)
+    asked = resolve_evaluation(settings or EvaluateSettings(), file, name)
+    from ztp_search.driver.evaluate import evaluate
+
+    return evaluate(asked, progress or Progress())
+
+
+def _file_of_trial(
+    storage: str | None, study: str | None, trial: int | None, out: str | Path
+) -> ConfigFile:
+    from ztp_search.results.documents import config_file, find_trial
+
+    with load_study(storage, study, out) as opened:
+        return config_file(opened, find_trial(opened, trial))
+
+
+def _run(settings: SearchSettings, progress: Progress | None) -> SearchResult | FrontResult:
+    """Resolve and check, start Ray, import torch, search: in this order, as each takes longer."""
+    from ztp_search.objectives import OBJECTIVES
+    from ztp_search.racing import RACING
+    from ztp_search.samplers import SAMPLERS
+
+    _check_name("sampler", settings.sampler, SAMPLERS)
+    _check_name("racing", settings.racing, RACING)
+    _check_name("objective", settings.objective, OBJECTIVES)
+    resolved = resolve_search(settings)
+    from ztp_search.driver.start import early_workers
+
+    with early_workers(resolved):
+        from ztp_search.driver.run import run
+
+        return run(resolved, progress or Progress())
+
+
+def _check_name(setting: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ZtpError(f"`{setting}` must be one of {', '.join(known)}, but got {name!r}")
+
+
+def _config_file(config: AnyConfig) -> tuple[ConfigFile, str]:
+    """The file, and what messages call it."""
+    if isinstance(config, PruningConfig):
+        return ConfigFile(config), "the configuration"
+    if isinstance(config, ConfigFile):
+        return config, "the configuration file"
+    return read_config_file(config), os.fspath(config)

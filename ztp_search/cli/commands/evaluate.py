@@ -1,0 +1,48 @@
+"""`ztp-search evaluate`: a configuration file, measured on images."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from ztp_search import api
+from ztp_search.cli.arguments import (
+    Parser,
+    add_data,
+    add_json,
+    add_model,
+    add_running,
+    natural,
+    positive,
+    settings_of,
+)
+from ztp_search.cli.output import only_results_on_stdout, print_result
+from ztp_search.cli.tables import evaluation_table
+from ztp_search.cli.terminal import TerminalProgress
+from ztp_search.settings import EvaluateSettings
+
+NAME = "evaluate"
+HELP = "measure accuracy, GFLOPs and images/s of a configuration file"
+
+
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="configuration file")
+    add("--predictions", metavar="FILE", help="write a CSV file with a row per image")
+    add("--image-set", choices=("search", "holdout"),
+        help="which of the file's images (default holdout)")
+    add("--images", type=positive, metavar="N", help="with --data: how many images")
+    add("--seed", type=natural, metavar="N", help="with --data: seed of the image order")
+    add("--out", metavar="DIR", help="folder for decoded images (default ztp-runs)")
+    add_model(parser)
+    add_data(parser)
+    add_running(parser, "that of the file")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = settings_of(EvaluateSettings, args)
+    with only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
+        measured = api.evaluate(args.config, settings, progress)
+    print_result(measured.to_dict(), evaluation_table, args.json)

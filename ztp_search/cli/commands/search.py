@@ -1,0 +1,85 @@
+"""`ztp-search --budget …`: a search under one budget or several."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from ztp_search import api
+from ztp_search.cli.arguments import (
+    Parser,
+    add_data,
+    add_json,
+    add_model,
+    add_running,
+    add_storage,
+    natural,
+    positive,
+    seconds,
+    settings_of,
+    share,
+)
+from ztp_search.cli.output import only_results_on_stdout, print_result
+from ztp_search.cli.tables import search_tables
+from ztp_search.cli.terminal import TerminalProgress
+from ztp_search.objectives import OBJECTIVES
+from ztp_search.racing import RACING
+from ztp_search.samplers import SAMPLERS
+from ztp_search.settings import SearchSettings
+
+NAME = "search"
+HELP = "search for the best configuration under a budget (the default)"
+DESCRIPTION = (
+    "Finds the best Zero-TPrune configuration of a vision transformer under a GFLOPs budget. The "
+    "same command again resumes the study. Try it without network or GPU: "
+    "ztp-search --space digits --budget 68%"
+)
+
+
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("search").add_argument
+    add("--budget", required=True, metavar="B",
+        help="GFLOPs per image (3.08), or a share of the unpruned model (67%%); several: "
+             "2.5,3.0,3.5, or 2.5:4.0:6 for six from 2.5 to 4.0")
+    add("--tolerance", type=share, metavar="T",
+        help="how far below the budget a configuration may stay (default 1%%)")
+    add("--budget-counts", choices=("total", "backbone"),
+        help="bound what runs (default: total), or leave out what pruning adds, as papers print it")
+    add("--space", metavar="NAME|FILE", help="search space (default: that of the model)")
+    add("--objective", choices=tuple(OBJECTIVES),
+        help="accuracy (default: top1), or agreement with the unpruned model, which needs no "
+             "labels")
+    add("--trials", type=positive, metavar="N",
+        help="configurations to evaluate in all (default: the space's)")
+    add("--timeout", type=seconds, metavar="TIME",
+        help="start no more trials than can be raced to the end in 90s, 30m or 2h")
+    add("--seed", type=natural, metavar="N",
+        help="seed of configurations and image order (default 0)")
+    add("--sampler", choices=tuple(SAMPLERS),
+        help="how configurations are proposed (default monte-carlo)")
+    add("--refine", type=natural, metavar="N",
+        help="N more trials close to the best ones found (default 0)")
+    add("--racing", choices=tuple(RACING),
+        help="who goes on to more images: the better half (halving), who is not shown to be worse "
+             "(evidence), both (default), or everybody (off)")
+    add("--candidates", type=positive, metavar="N",
+        help="how many of the best are measured again on holdout images (default 5)")
+    add_model(parser)
+    add_data(parser)
+    add = parser.add_argument_group("images").add_argument
+    add("--images", type=positive, metavar="N",
+        help="images that choose the winner (default: the space's)")
+    add("--holdout", type=natural, metavar="N",
+        help="other images that report on it (default: the space's)")
+    add_running(parser, "auto")
+    add_storage(parser, "(default: made of space, budget and seed)")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = settings_of(SearchSettings, args)
+    search = api.search if len(settings.budgets) == 1 else api.search_front
+    with only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
+        document = search(settings, progress).to_dict()
+    print_result(document, search_tables, args.json)

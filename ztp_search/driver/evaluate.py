@@ -1,0 +1,107 @@
+"""One configuration and the unpruned model, measured on the same images; and what it costs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+from ztp_search.backbones import apply, fvcore_macs, geometry_of
+from ztp_search.backbones.loading import build_model, load_model
+from ztp_search.data import ImageStore
+from ztp_search.driver.evaluator import Evaluator, decode_images
+from ztp_search.driver.progress import Progress
+from ztp_search.errors import ConfigError, DataError, ZtpError
+from ztp_search.evaluation.runtime import resolve_runtime
+from ztp_search.evaluation.scheduler import Outcome
+from ztp_search.pruning.config import PruningConfig
+from ztp_search.pruning.cost import flops
+from ztp_search.racing import accuracy
+from ztp_search.results.measured import CostResult, EvaluationResult
+from ztp_search.settings import ModelSpec, ResolvedEvaluation
+
+
+def cost_of(spec: ModelSpec, config: PruningConfig) -> CostResult:
+    """GFLOPs per block, beside fvcore's count of the same model; needs no weights."""
+    model = build_model(spec)
+    counted = flops(geometry_of(model), config)
+    apply(model, config)
+    return CostResult(counted, fvcore_macs(model))
+
+
+def evaluate(settings: ResolvedEvaluation, progress: Progress) -> EvaluationResult:
+    """Measure the configuration and the unpruned model, and write predictions where asked.
+
+    Raises ZtpError for the user's mistakes: among them weights and images that are not those of
+    the file's evidence, although no others were asked for.
+    """
+    if settings.predictions is not None:
+        _check_writable(settings.predictions)
+    runtime = resolve_runtime(
+        settings.device, settings.precision, settings.batch_size, settings.threads
+    )
+    progress.stage("loading the model")
+    sources = settings.sources
+    loaded = load_model(sources.model, data_overrides=sources.data_overrides)
+    counted = flops(geometry_of(loaded.model), settings.file.config)
+    _check_weights(settings, loaded.weights_sha256)
+    images = decode_images(sources, loaded, progress)
+    store = images.search if settings.image_set == "search" else images.holdout
+    _check_images(settings, store)
+    with Evaluator(
+        sources, loaded, images, runtime, "agreement", settings.workers, progress
+    ) as evaluator:
+        configs = {"unpruned": None, "pruned": settings.file.config}
+        outcomes = dict(evaluator.outcomes(settings.image_set, configs, "evaluating"))
+    pruned, unpruned = outcomes["pruned"], outcomes["unpruned"]
+    if settings.predictions is not None:
+        _write_predictions(settings.predictions, store, pruned, unpruned)
+    labelled = not images.unlabelled
+    return EvaluationResult(
+        images=len(store),
+        image_set=settings.image_set,
+        top1=accuracy(pruned.predictions == store.labels) if labelled else None,
+        agreement=accuracy(pruned.predictions == unpruned.predictions),
+        unpruned_top1=accuracy(unpruned.predictions == store.labels) if labelled else None,
+        gflops=counted.gflops(),
+        images_per_second=len(store) / pruned.seconds,
+        unpruned_images_per_second=len(store) / unpruned.seconds,
+        runtime=dataclasses.asdict(runtime),
+    )
+
+
+def _check_weights(settings: ResolvedEvaluation, found: str) -> None:
+    expected = settings.weights_sha256
+    if expected is not None and expected != found:
+        raise ConfigError(
+            f"{settings.name} was made with weights {expected[:12]}…, but "
+            f"{settings.sources.model.name} has {found[:12]}… here; give the file's weights with "
+            f"`weights`"
+        )
+
+
+def _check_images(settings: ResolvedEvaluation, store: ImageStore) -> None:
+    expected = settings.images_sha256
+    if expected is not None and expected != store.digest:
+        raise DataError(
+            f"{settings.name} was measured on {settings.image_set} images {expected[:12]}…, but "
+            f"{settings.sources.data.source} gives {store.digest[:12]}… here; measure on it with "
+            f"`data`"
+        )
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise ZtpError(f"`predictions` {path} cannot be written: {error.strerror}") from None
+
+
+def _write_predictions(path: Path, store: ImageStore, pruned: Outcome, unpruned: Outcome) -> None:
+    """A row per image: name, label (empty where unknown), prediction, unpruned prediction."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", "prediction", "unpruned_prediction"])
+        columns = (store.names, store.labels, pruned.predictions, unpruned.predictions)
+        for name, label, prediction, reference in zip(*columns, strict=True):
+            writer.writerow([name, "" if label < 0 else label, prediction, reference])

@@ -1,0 +1,70 @@
+"""The best trials of a study, with their evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ztp_search.pruning.config_file import ConfigFile
+from ztp_search.results.documents import config_file
+from ztp_search.study import StoredTrial, StudyReader
+
+
+@dataclass(frozen=True, slots=True)
+class RankedTrial:
+    """One of the best trials. value: its accuracy on search images. file: what it exports."""
+
+    number: int
+    value: float
+    file: ConfigFile
+    tokens: tuple[int, ...]
+    gflops: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "trial": self.number,
+            "config": self.file.config.to_dict(),
+            "tokens": list(self.tokens),
+            "gflops": self.gflops,
+            "evidence": dict(self.file.evidence),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BestTrials:
+    """The best complete trials of a study, the best first."""
+
+    study: str
+    storage: str
+    objective: str
+    trials: tuple[RankedTrial, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document that `ztp-search best --json` prints."""
+        return {
+            "study": self.study,
+            "storage": self.storage,
+            "objective": self.objective,
+            "trials": [trial.to_dict() for trial in self.trials],
+        }
+
+
+def best_trials(study: StudyReader, n: int) -> BestTrials:
+    """The n best complete trials: highest value, then fewest GFLOPs, then lowest number."""
+    return BestTrials(
+        study=study.name,
+        storage=study.storage,
+        objective=study.contract["objective"],
+        trials=tuple(_ranked(study, trial) for trial in study.best(n)),
+    )
+
+
+def _ranked(study: StudyReader, trial: StoredTrial) -> RankedTrial:
+    assert trial.value is not None  # it is complete
+    return RankedTrial(
+        number=trial.number,
+        value=trial.value,
+        file=config_file(study, trial),
+        tokens=tuple(trial.attrs["tokens"]),
+        gflops=trial.attrs["gflops"],
+    )
