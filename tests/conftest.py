@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+# The models here are small: several threads of PyTorch only get in one another's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:  # tests of the core need no torch
     from ztp_search.evaluation.tasks import Job
