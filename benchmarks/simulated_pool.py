@@ -4,7 +4,7 @@
         [--pools plain ray]
 
 The driver samples, builds tasks, takes in results, races and writes to SQLite as in a search;
-only a worker's 0.2 s per image block and configuration is a pause. Pools: `plain` keeps the
+only a worker's 0.2 s per image range and configuration is a pause. Pools: `plain` keeps the
 sleepers in a list, so that the driver alone is measured; `ray` is the search's own pool of Ray
 actors, whose sleepers share a few processes, as hundreds do not fit this machine. Busy: the time
 workers spend on tasks, of workers times wall time, from the first task to the last; also for the
@@ -259,16 +259,16 @@ def simulate(
     return {
         "pool": kind,
         "workers": workers,
-        "seconds_per_block": seconds,
+        "seconds_per_range": seconds,
         "trials": trials,
         "racing": racing,
         "tasks": pool.tasks,
-        "blocks": round(pool.busy / seconds),
+        "ranges": round(pool.busy / seconds),
         "wall_seconds": wall,
         "busy": pool.busy / (workers * wall),
         "busy_first_rung": progress.busy,
         "driver_busy": driver / wall,
-        "driver_ms_per_block": {
+        "driver_ms_per_range": {
             name: 1e3 * each * seconds / pool.busy for name, each in sorted(spent.items())
         },
     }
@@ -290,8 +290,8 @@ def main() -> None:
         first = row["busy_first_rung"]
         print(f"{kind:5} {workers:5} workers: {row['busy']:.1%} busy"
               + (f" ({first:.1%} on the first rung)" if first else "")
-              + f", driver {row['driver_busy']:.0%} busy, ms per block: "
-              + ", ".join(f"{k} {v:.2f}" for k, v in row["driver_ms_per_block"].items()),
+              + f", driver {row['driver_busy']:.0%} busy, ms per range: "
+              + ", ".join(f"{k} {v:.2f}" for k, v in row["driver_ms_per_range"].items()),
               flush=True)  # fmt: skip
     record("simulated_pool", {"arguments": vars(args), "rows": rows})
 

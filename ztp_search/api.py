@@ -47,7 +47,7 @@ def search(settings: SearchSettings, progress: Progress | None = None) -> Search
 
     Args:
         settings: what to search, with what, and how long.
-        progress: told how far it is; None: nobody is.
+        progress: receives stages, notes and counts; None: nothing is reported.
 
     Returns:
         The winner, with its evidence and the comparison on holdout images.
@@ -86,7 +86,7 @@ def search_front(settings: SearchSettings, progress: Progress | None = None) -> 
 
     Args:
         settings: as for `search`; `budget` holds several.
-        progress: told how far it is; None: nobody is.
+        progress: receives stages, notes and counts; None: nothing is reported.
 
     Returns:
         A result per budget, and the front that their winners make.
@@ -277,7 +277,7 @@ def evaluate(
     Args:
         config: a configuration, or the file that holds one.
         settings: model, images and how it runs, where they are not to be those of the file.
-        progress: told how far it is; None: nobody is.
+        progress: receives stages, notes and counts; None: nothing is reported.
 
     Returns:
         Accuracy, agreement, GFLOPs and images per second of both.

@@ -87,7 +87,7 @@ class Evaluator:
         runtime: device, precision, batch size and threads.
         objective: a name of `OBJECTIVES`.
         workers: how many, and where.
-        progress: told what happens.
+        progress: receives stages, notes and counts.
 
     Attributes:
         geometry: the model's sizes.

@@ -71,7 +71,7 @@ class TrialRunner:
         self.seconds = seconds
         self.racing = RACING[settings.racing]
         self.plans = [CohortPlan(**each) for each in study.attributes().get("cohorts", [])]
-        self.wanted = {settings.sampler: settings.trials, REFINE: settings.refine}
+        self.requested = {settings.sampler: settings.trials, REFINE: settings.refine}
         seed = settings.sources.seed
         proposed: set[bytes] = set()
         self.samplers: dict[str, Sampler] = {
@@ -103,7 +103,7 @@ class TrialRunner:
                 name: sum(plan.stop - plan.start for plan in self.plans if plan.sampler == name)
                 for name in self.samplers
             }
-            missing = {name: count - planned[name] for name, count in self.wanted.items()}
+            missing = {name: count - planned[name] for name, count in self.requested.items()}
             exhausted = {plan.sampler for plan in self.plans if plan.exhausted}
             left = [name for name, n in missing.items() if n > 0 and name not in exhausted]
             if not left or (self.plans and self._seconds_left() == 0.0):
@@ -203,7 +203,7 @@ class TrialRunner:
         evaluations = self.evaluator.image_evaluations - self._evaluations_before
         speed = evaluations / elapsed if elapsed else 0.0
         done = self.finished + len(cohort.trials) - cohort.running
-        total = max(sum(self.wanted.values()), done)
+        total = max(sum(self.requested.values()), done)
         images = cohort.remaining_images()
         later = max(0, total - self.finished - len(cohort.trials))
         images += remaining_evaluations(later, cohort.rungs, 0, self.racing.halving)

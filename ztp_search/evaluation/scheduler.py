@@ -87,9 +87,11 @@ class Scheduler:
             configuration has exactly one outcome.
 
         Raises:
+            ValueError: the range of images is empty.
             WorkerError: workers are lost for good.
         """
-        assert len(images) > 0
+        if not len(images):
+            raise ValueError("there must be images to evaluate on, but the range is empty")
         ranges = images.split(self._range_images)
         largest_task = max(1, TASK_IMAGES // len(ranges[0]))
         parts: dict[Key, dict[int, RangeResult]] = {}

@@ -1,4 +1,4 @@
-"""What a worker is told, what it returns, and what every pool of workers offers. Imports no ray.
+"""What a worker is given, what it returns, and what every pool of workers offers. Imports no ray.
 
 A worker holds the model and the images and is dumb: it takes a `Task` and returns its results.
 Every pool gives the same results, because what could change them (`Runtime`) is the study's.

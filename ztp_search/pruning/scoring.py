@@ -202,7 +202,7 @@ def prune_tokens(
     """One pruning layer: I', S and I-stage (or I, then S), on one block's attention.
 
     features: what the S-stage compares; may be None where s_tokens is 0.
-    kept: patch tokens that leave the layer (`cost.token_counts` knows).
+    kept: patch tokens that leave the layer (of `tokens.token_counts`).
     """
     graph = _Graph(attention, config, prefix_tokens, class_token)
     n = attention.shape[-1] - prefix_tokens

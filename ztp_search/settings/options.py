@@ -116,7 +116,7 @@ class RunSettings(ModelSettings):
 @refused_in_one_line
 @dataclass(frozen=True, slots=True, kw_only=True, config=CONFIG)
 class SearchSettings(RunSettings):
-    """All that a search can be told; every option of `ztp-search` under its Python name.
+    """The settings of a search: every option of `ztp-search` under its Python name.
 
     Args:
         budget: GFLOPs per image (3.08), or a share of the unpruned model ("67%"). Several:
@@ -178,7 +178,7 @@ class SearchSettings(RunSettings):
 @refused_in_one_line
 @dataclass(frozen=True, slots=True, kw_only=True, config=CONFIG)
 class EvaluateSettings(RunSettings):
-    """What an evaluation of a configuration can be told; the file says what is not stated.
+    """The settings of an evaluation; what is None is taken from the configuration file.
 
     Args:
         image_set: of the file's images, "search" or "holdout"; None: holdout, where it has any.

@@ -75,7 +75,8 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSearch:
-    """All that a search is told. precision and device may be "auto"; timeout is in seconds.
+    """A search, resolved from its settings. precision and device may be "auto"; timeout is in
+    seconds.
 
     out: folder for what is not in the database.
     studies: the name of the study of each budget, budgets as `parse_budget` reads them.
@@ -125,7 +126,7 @@ class ResolvedSearch:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedEvaluation:
-    """All that an evaluation is told. precision and device may be "auto".
+    """An evaluation, resolved from its settings. precision and device may be "auto".
 
     name: of the configuration file, for messages. image_set: "search" or "holdout".
     images_sha256, weights_sha256: what the file was measured with and must be found again; None
