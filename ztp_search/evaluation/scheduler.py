@@ -90,70 +90,89 @@ class Scheduler:
             ValueError: the range of images is empty.
             WorkerError: workers are lost for good.
         """
+        return _Pass(self._pool, source, images, self._range_images, expected).run()
+
+
+class _Pass:
+    """One call of `Scheduler.evaluate`: what is queued, what is in flight, what has come in."""
+
+    def __init__(
+        self,
+        pool: Callable[[], Pool],
+        source: Iterable[Configs],
+        images: ImageRange,
+        range_images: int,
+        expected: int,
+    ) -> None:
         if not len(images):
             raise ValueError("there must be images to evaluate on, but the range is empty")
-        ranges = images.split(self._range_images)
-        largest_task = max(1, TASK_IMAGES // len(ranges[0]))
-        parts: dict[Key, dict[int, RangeResult]] = {}
-        queue = WorkQueue(ranges)
-        chunks = iter(source)
-        started = 0
-        in_flight = 0
+        self.pool = pool
+        self.chunks = iter(source)
+        self.ranges = images.split(range_images)
+        self.queue = WorkQueue(self.ranges)
+        self.expected = expected
+        self.started = 0  # configurations that have come from the source
+        self.parts: dict[Key, dict[int, RangeResult]] = {}  # of those that are not through
+        self.in_flight = 0
 
-        def next_task() -> tuple[Task, int] | None:
-            """A task and the worker that it is for; None where no configuration is left."""
-            nonlocal started
-            while True:
-                while not queue:
-                    configs = next(chunks, None)
-                    if configs is None:
-                        return None
-                    parts.update((key, {}) for key in configs)
-                    started += len(configs)
-                    queue.fill(configs)
-                to_come = max(0, expected - started) * len(ranges)
-                count = (queue.size + to_come) // (TASKS_PER_WORKER * max(1, self._pool().workers))
-                worker = self._pool().free
-                images, taken = queue.take(worker, max(1, min(count, largest_task)))
-                keys = tuple(key for key in taken if key in parts)  # others failed elsewhere
-                if keys:
-                    return Task(keys, tuple(taken[key] for key in keys), images), worker
-
-        def collect() -> Completed:
-            """Wait for tasks, and join the results of configurations that are through."""
-            nonlocal in_flight
-            outcomes: dict[Key, Outcome | Failure] = {}
-            evaluations = 0
-            for task, results in self._pool().finished():
-                in_flight -= 1
-                for key, result in zip(task.keys, results, strict=True):
-                    if key not in parts:  # failed on another range
-                        continue
-                    if isinstance(result, Failure):
-                        del parts[key]
-                        outcomes[key] = result
-                        continue
-                    evaluations += len(task.images)
-                    parts[key][task.images.start] = result
-                    if len(parts[key]) == len(ranges):
-                        outcomes[key] = _joined(parts.pop(key))
-            return Completed(outcomes, evaluations)
-
+    def run(self) -> Iterator[Completed]:
+        """Give workers all the tasks they have room for, wait for some, report; again."""
         drained = False
         completed: Completed | None = None
         while True:
-            while not drained and (in_flight == 0 or self._pool().room > 0):
-                following = next_task()
+            while not drained and (self.in_flight == 0 or self.pool().room > 0):
+                following = self._next_task()
                 if following is None:
                     drained = True
                 else:
-                    self._pool().submit(*following)
-                    in_flight += 1
+                    self.pool().submit(*following)
+                    self.in_flight += 1
             if completed is not None:  # reported when all workers have work again
                 yield completed
-            if not in_flight:
+            if not self.in_flight:
                 return
-            completed = collect()
+            completed = self._collect()
+
+    def _next_task(self) -> tuple[Task, int] | None:
+        """A task and the worker that it is for; None where no configuration is left."""
+        while True:
+            while not self.queue:
+                configs = next(self.chunks, None)
+                if configs is None:
+                    return None
+                self.parts.update((key, {}) for key in configs)
+                self.started += len(configs)
+                self.queue.fill(configs)
+            worker = self.pool().free
+            images, taken = self.queue.take(worker, self._task_size())
+            keys = tuple(key for key in taken if key in self.parts)  # others failed elsewhere
+            if keys:
+                return Task(keys, tuple(taken[key] for key in keys), images), worker
+
+    def _task_size(self) -> int:
+        """How many configurations the next task has at most."""
+        to_come = max(0, self.expected - self.started) * len(self.ranges)
+        share = (self.queue.size + to_come) // (TASKS_PER_WORKER * max(1, self.pool().workers))
+        return max(1, min(share, TASK_IMAGES // len(self.ranges[0])))
+
+    def _collect(self) -> Completed:
+        """Wait for tasks, and join the results of configurations that are through."""
+        outcomes: dict[Key, Outcome | Failure] = {}
+        evaluations = 0
+        for task, results in self.pool().finished():
+            self.in_flight -= 1
+            for key, result in zip(task.keys, results, strict=True):
+                if key not in self.parts:  # failed on another range
+                    continue
+                if isinstance(result, Failure):
+                    del self.parts[key]
+                    outcomes[key] = result
+                    continue
+                evaluations += len(task.images)
+                self.parts[key][task.images.start] = result
+                if len(self.parts[key]) == len(self.ranges):
+                    outcomes[key] = _joined(self.parts.pop(key))
+        return Completed(outcomes, evaluations)
 
 
 def _joined(results: Mapping[int, RangeResult]) -> Outcome:
