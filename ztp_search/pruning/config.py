@@ -1,7 +1,7 @@
 """A pruning configuration: where tokens are pruned, how many, and how they are ranked.
 
-Both classes are frozen and check themselves when made; `to_dict` and `from_dict` are the only
-way in and out of JSON. Counts are not computed here: see `pruning.tokens`.
+Both classes are frozen and check themselves when made. `to_dict` is the only way to JSON, and
+`methods.parse_config` the way back. Counts are not computed here: see `tokens.token_counts`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ class PruningLayer:
     retention: r in (0, 1]; of n incoming patch tokens the I-stage prunes n - round_half_up(r n).
     s_tokens: patch tokens that the S-stage prunes; 0 skips the I'- and S-stages.
     wpr_iterations: iterations of weighted PageRank in the I-stage, at least 1.
+
+    Raises:
+        ConfigError: names the first field that is wrong.
+
+    Example:
+        >>> PruningLayer(3, retention=0.8, s_tokens=10, wpr_iterations=5)
+        PruningLayer(after_block=3, retention=0.8, s_tokens=10, wpr_iterations=5)
     """
 
     after_block: int
@@ -77,6 +84,15 @@ class PruningConfig:
     v_min, v_max: heads whose variance (squared coefficient of variation of their scores over
         patch tokens) lies outside [v_min, v_max] do not count (VHF).
     The other fields are named design variants; `CHOICES` lists the values.
+
+    Attributes:
+        method: the name in `methods.METHODS` of the method that this configures.
+
+    Raises:
+        ConfigError: names the first field that is wrong.
+
+    Example:
+        >>> PruningConfig((PruningLayer(3, 0.8), PruningLayer(6, 0.7)), features="x")
     """
 
     method: ClassVar[str] = "zero-tprune"
@@ -114,7 +130,11 @@ class PruningConfig:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form; variants that stand at their default are left out, `variant` never."""
+        """The JSON form.
+
+        `variant` always stands in it, other design variants where they are not the default, and
+        the method not at all: it is Zero-TPrune.
+        """
         out: dict[str, Any] = {
             "variant": self.variant,
             "v_min": self.v_min,
@@ -130,11 +150,18 @@ class PruningConfig:
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "config") -> PruningConfig:
-        """Read the JSON form back; only `layers` is needed.
+        """Read the JSON form back.
 
-        Raises ConfigError naming the first key that is unknown, missing or wrong.
+        Args:
+            data: A mapping, of which only `layers` is needed.
+            where: The place of `data`, for messages.
+
+        Raises:
+            ConfigError: names the first key that is unknown, missing or wrong.
         """
-        check_keys(data, where, {"layers"}, {"v_min", "v_max", *CHOICES})
+        check_keys(data, where, {"layers"}, {"method", "v_min", "v_max", *CHOICES})
+        if data.get("method", cls.method) != cls.method:
+            raise ConfigError(f"{where}.method must be {cls.method}, but got {data['method']!r}")
         if not isinstance(data["layers"], list):
             raise ConfigError(f"{where}.layers must be a list, but got {data['layers']!r}")
         layers = []
@@ -142,7 +169,7 @@ class PruningConfig:
             optional = {"retention", "s_tokens", "wpr_iterations"}
             check_keys(item, f"{where}.layers[{index}]", {"after_block"}, optional)
             layers.append(PruningLayer(**item))
-        rest = {key: value for key, value in data.items() if key != "layers"}
+        rest = {key: value for key, value in data.items() if key not in ("layers", "method")}
         return cls(layers=tuple(layers), **rest)
 
     def digest(self) -> str:

@@ -1,67 +1,27 @@
 """The configuration file: one JSON document that takes a configuration to other tools.
 
-A hand-written file needs `config` with `layers` alone; an exported one says for which model, what
-it costs, the evidence for it and where it comes from. Realised counts are
-the authority: a file whose `tokens` contradict its rates is refused.
+A hand-written file needs `config` with `layers` alone; an exported one says for which model it is,
+what it costs, what the evidence for it is and where it comes from. Realised counts are the
+authority: a file whose `tokens` contradict its rates is refused.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import ModuleType
+from typing import Any
 
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.config import PruningConfig, check_keys
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.pruning.geometry import Geometry
+from ztp_search.pruning.methods import parse_config
 
 FORMAT, VERSION = "ztp-search/pruning-config", 1
-Shape: TypeAlias = "Mapping[str, str | Shape]"
-"""What stands under each key, by the words of KINDS; a nested one needs all of its keys."""
-
-KINDS: Mapping[str, Callable[[Any], bool]] = {
-    "text": lambda value: isinstance(value, str),
-    "text or null": lambda value: value is None or isinstance(value, str),
-    "a whole number": lambda value: type(value) is int and value >= 0,
-    "a whole number, 1 or more": lambda value: type(value) is int and value > 0,
-    "a whole number or null": lambda value: value is None or type(value) is int,
-    "true or false": lambda value: isinstance(value, bool),
-    "a mapping": lambda value: isinstance(value, Mapping),
-    "a mapping or null": lambda value: value is None or isinstance(value, Mapping),
-}
-MODEL: Shape = {
-    "name": "text",
-    "kwargs": "a mapping",
-    "weights": "text or null",
-    "num_classes": "a whole number or null",
-    "weights_sha256": "text or null",
-    "geometry": "a mapping or null",
-}
-SET: Shape = {"count": "a whole number", "sha256": "text or null"}
-PROVENANCE: Shape = {
-    "data": {
-        "source": "text",
-        "split": "text or null",
-        "holdout_split": "text or null",
-        "class_map": "text or null",
-        "config": "a mapping",
-        "seed": "a whole number",
-        "skip_unreadable": "true or false",
-        "images": SET,
-        "holdout": SET,
-    },
-    "runtime": {
-        "device": "text",
-        "precision": "text",
-        "batch_size": "a whole number, 1 or more",
-        "threads": "a whole number, 1 or more",
-    },
-}
-"""What the commands read of it; there may be more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +38,16 @@ class ConfigFile:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def geometry(self) -> Geometry | None:
-        """The model's sizes, where the file has them."""
+        """The model's sizes; None where the file has none.
+
+        Raises:
+            ConfigError: names the first size that is unknown, missing or wrong.
+        """
         data = self.model.get("geometry")
-        return None if data is None else _geometry(data, "model.geometry")
+        if data is None:
+            return None
+        geometry: Geometry = _document().read_geometry(data, "model.geometry")
+        return geometry
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document; tokens and GFLOPs are computed from the model's geometry."""
@@ -103,7 +70,12 @@ class ConfigFile:
 
 
 def read_config_file(path: str | os.PathLike[str]) -> ConfigFile:
-    """Read and check a configuration file; ConfigError names the first thing that is wrong."""
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds a key that is unknown, missing or wrong, or
+            states tokens or GFLOPs that its rates do not give; names the first of them.
+    """
     name = os.fspath(path)
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
@@ -111,22 +83,10 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigFile:
         raise ConfigError(f"configuration file {name} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise ConfigError(f"configuration file {name} is not valid JSON: {error}") from None
-    optional = {"format", "version", "model", "tokens", "gflops", "evidence", "provenance"}
-    check_keys(data, name, {"config"}, optional)
-    for key, value in (("format", FORMAT), ("version", VERSION)):
-        stated = data.get(key, value)
-        if type(stated) is not type(value) or stated != value:
-            raise ConfigError(f"{name}: {key} must be {value!r}, but got {stated!r}")
-    model = data.get("model", {})
-    check_keys(model, f"{name}: model", set(), set(MODEL))
-    _check_shape(model, MODEL, f"{name}: model")
-    for key in ("evidence", "provenance"):
-        if not isinstance(data.get(key, {}), Mapping):
-            raise ConfigError(f"{name}: {key} must be a mapping, but got {data[key]!r}")
-    _check_shape(data.get("provenance", {}), PROVENANCE, f"{name}: provenance")
+    _document().check_document(data, name)
     file = ConfigFile(
-        config=PruningConfig.from_dict(data["config"], f"{name}: config"),
-        model=model,
+        config=parse_config(data["config"], f"{name}: config"),
+        model=data.get("model", {}),
         evidence=data.get("evidence", {}),
         provenance=data.get("provenance", {}),
     )
@@ -137,14 +97,32 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigFile:
 
 
 def load_config(path: str | os.PathLike[str]) -> PruningConfig:
-    """The configuration of a file, for `apply`; ConfigError names what is wrong with the file."""
+    """The configuration of a file, for `apply`.
+
+    Raises:
+        ConfigError: names what is wrong with the file.
+
+    Example:
+        >>> config = load_config("best.json")
+        >>> ztp_search.apply(model, config)
+    """
     return read_config_file(path).config
 
 
 def check_counts(
     data: Mapping[str, Any], config: PruningConfig, geometry: Geometry, name: str
 ) -> None:
-    """Refuse stated tokens or GFLOPs that the rates do not give on this geometry."""
+    """Refuse stated tokens or GFLOPs that the rates do not give on this geometry.
+
+    Args:
+        data: The document.
+        config: What its `config` section means.
+        geometry: The sizes of its model.
+        name: The file, for messages.
+
+    Raises:
+        ConfigError: names the first that is contradicted, with what the rates give.
+    """
     cost = flops(geometry, config)
     tokens = data.get("tokens")
     if tokens is not None and tokens != list(cost.tokens):
@@ -166,28 +144,11 @@ def check_counts(
             )
 
 
-def _check_shape(data: Mapping[str, Any], shape: Shape, where: str) -> None:
-    for key, kind in shape.items():
-        if key not in data:
-            continue
-        value, at = data[key], f"{where}.{key}"
-        if not isinstance(kind, str):
-            if not isinstance(value, Mapping) or not kind.keys() <= value.keys():
-                raise ConfigError(
-                    f"{at} must be a mapping with {', '.join(kind)}, but got {value!r}"
-                )
-            _check_shape(value, kind, at)
-        elif not KINDS[kind](value):
-            raise ConfigError(f"{at} must be {kind}, but got {value!r}")
+def _document() -> ModuleType:
+    """The module that needs pydantic, which `import ztp_search` need not wait for."""
+    from ztp_search.pruning import config_document
 
-
-def _geometry(data: Any, where: str) -> Geometry:
-    check_keys(data, where, {each.name for each in fields(Geometry)}, set())
-    for key, value in data.items():
-        kind, words = (bool, "true or false") if key == "class_token" else (int, "an integer")
-        if type(value) is not kind:
-            raise ConfigError(f"{where}.{key} must be {words}, but got {value!r}")
-    return Geometry(**data)
+    return config_document
 
 
 def _no_constant(name: str) -> None:

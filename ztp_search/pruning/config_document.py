@@ -1,0 +1,144 @@
+"""What a configuration file may hold besides `config`: its keys and their values.
+
+The `config` section is its method's to read; here is the rest, as far as commands read it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from ztp_search.errors import ConfigError
+from ztp_search.pruning.geometry import Geometry
+from ztp_search.validation import first_error
+
+
+def check_document(data: Any, where: str) -> None:
+    """Check a whole document but for its `config` section and what contradicts that.
+
+    Args:
+        data: What the JSON text means.
+        where: The file, for messages.
+
+    Raises:
+        ConfigError: names the first key that is unknown, missing or wrong.
+    """
+    try:
+        _Document.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(first_error(error, where)) from None
+
+
+def read_geometry(data: Any, where: str) -> Geometry:
+    """The sizes that a file's `model.geometry` states.
+
+    Raises:
+        ConfigError: names the first key that is unknown, missing or wrong.
+    """
+    try:
+        return Geometry(**_Sizes.model_validate(data).model_dump())
+    except ValidationError as error:
+        raise ConfigError(first_error(error, where)) from None
+
+
+def _broken(rule: str) -> PydanticCustomError:
+    return PydanticCustomError("rule", "{rule}", {"rule": rule})
+
+
+class _Closed(BaseModel):
+    """A mapping with no other keys than its fields; those with a default may be missing."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                raise _broken(f"unknown key {key!r}; known are {', '.join(cls.model_fields)}")
+        return data
+
+
+class _Open(BaseModel):
+    """A mapping of which commands read these fields; there may be more keys."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+_WholeNumber = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=1)]
+
+if TYPE_CHECKING:
+    _Sizes = _Closed
+else:  # the fields of Geometry
+    _Sizes = create_model(
+        "_Sizes",
+        __base__=_Closed,
+        **{name: (kind, ...) for name, kind in get_type_hints(Geometry).items()},
+    )
+
+
+class _Model(_Closed):
+    name: str = ""
+    kwargs: dict[str, Any] = {}
+    weights: str | None = None
+    num_classes: int | None = None
+    weights_sha256: str | None = None
+    geometry: _Sizes | None = None
+
+
+class _ImageSet(_Open):
+    count: _WholeNumber
+    sha256: str | None
+
+
+class _Data(_Open):
+    source: str
+    split: str | None
+    holdout_split: str | None
+    class_map: str | None
+    config: dict[str, Any]
+    seed: _WholeNumber
+    skip_unreadable: bool
+    images: _ImageSet
+    holdout: _ImageSet
+
+
+class _Runtime(_Open):
+    device: str
+    precision: str
+    batch_size: _Count
+    threads: _Count
+
+
+class _Provenance(_Open):
+    data: _Data = _Data.model_construct()
+    runtime: _Runtime = _Runtime.model_construct()
+
+
+class _Document(_Closed):
+    format: Literal["ztp-search/pruning-config"] = "ztp-search/pruning-config"
+    version: int = 1
+    config: Any
+    model: _Model = _Model()
+    tokens: Any = None
+    gflops: Any = None
+    evidence: dict[str, Any] = {}
+    provenance: _Provenance = _Provenance()
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _only_version(cls, value: Any) -> Any:
+        if type(value) is not int or value != 1:  # True == 1
+            raise _broken(f"must be 1, but got {value!r}")
+        return value
