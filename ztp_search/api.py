@@ -166,6 +166,7 @@ def best(
 
     Raises:
         StudyError: there is no such study; the message names those there are.
+        ZtpError: `n` is below 1.
 
     Example:
         >>> from ztp_search import best
@@ -173,6 +174,8 @@ def best(
         >>> len(found.trials), found.objective
         (1, 'top1')
     """
+    if n < 1:
+        raise ZtpError(f"`n` must be 1 or above, but got {n}")
     from ztp_search.results.best_trials import best_trials
 
     with load_study(storage, study, out) as opened:

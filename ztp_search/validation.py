@@ -13,6 +13,8 @@ KINDS = {
     "mapping_type": "a mapping",
     "list_type": "a list",
     "tuple_type": "a list",
+    "sequence_str": "a list",
+    "is_instance_of": "a list",  # of settings and files, Sequence alone is checked by its class
     "string_type": "text",
     "int_type": "an integer",
     "int_from_float": "an integer",
