@@ -119,7 +119,7 @@ class SleepingRayPool(RayPool):
     """The search's pool on such actors."""
 
     def __init__(self, workers: int, seconds: float, labels: np.ndarray[Any, Any]) -> None:
-        connect(None, 1, None)
+        self._connected = connect(None, 1, None)
         self.workers = workers
         self.seconds = seconds
         self.busy = 0.0

@@ -333,7 +333,7 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_others_are_not(
     assert "\n" not in str(caught.value)
     while len(came) < 2:
         came += [task for task, _ in two_workers.finished()]
-    assert sorted(task.start for task in came) == [0, 64]
+    assert sorted(task.images.start for task in came) == [0, 64]
 
 
 @slow
@@ -370,3 +370,19 @@ def test_a_worker_may_have_more_threads_than_there_are_cores(
     with opened(replace(job, runtime=replace(job.runtime, threads=threads)), None) as pool:
         assert pool.workers == 1
         assert collected(pool, SINGLE[:1]).keys() == {(0, *BLOCKS[0][:2])}
+
+
+@slow
+def test_a_ray_session_of_the_user_s_own_is_used_and_goes_on(digits: Digits) -> None:
+    ray.init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False)
+    try:
+        pool = open_pool(digits.job(batch_size=32), 1)
+        assert collected(pool, SINGLE[:1])
+        pool.close()
+        assert ray.is_initialized()
+        again = open_pool(digits.job(batch_size=32), 1)  # the first one's workers are gone
+        assert collected(again, SINGLE[:1])
+        again.close()
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()

@@ -27,6 +27,8 @@ def work_is_left(settings: ResolvedSearch) -> bool:
 def early_workers(settings: ResolvedSearch) -> Iterator[None]:
     """Start Ray and workers on CPUs where there is work for them, and end Ray when done.
 
+    A Ray session that this process has already is used, and goes on.
+
     Entered before the driver imports torch, so that the workers import it beside the driver.
     """
     options = settings.workers
@@ -35,8 +37,8 @@ def early_workers(settings: ResolvedSearch) -> Iterator[None]:
         return
     from ztp_search.evaluation import ray_cluster as cluster
 
+    connected = cluster.connect(options.address, settings.threads, options.workers)
     try:
-        cluster.connect(options.address, settings.threads, options.workers)
         early = []
         if settings.device != "cuda" and not cluster.has_gpu():
             count = cluster.workers_of(settings.threads)
@@ -45,4 +47,5 @@ def early_workers(settings: ResolvedSearch) -> Iterator[None]:
         yield
         del early  # held until here: Ray ends a worker that nobody holds
     finally:
-        cluster.disconnect()
+        if connected:
+            cluster.disconnect()

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
@@ -20,14 +20,23 @@ from ray.exceptions import RayError
 from ztp_search.errors import ZtpError
 
 
-def connect(address: str | None, threads: int, workers: int | None) -> None:
+def connect(address: str | None, threads: int, workers: int | None) -> bool:
     """Join the Ray cluster at `address`, or start one here that has room for the workers.
 
-    threads, workers: CPU cores of one worker, and how many there will be (None: all cores).
-    Nothing to do where that has been done. Raises ZtpError where no cluster answers.
+    Args:
+        address: of a running cluster; None starts one.
+        threads: CPU cores of one worker.
+        workers: how many there will be; None: as many as there are cores.
+
+    Returns:
+        Whether this call has connected, so that its caller is to `disconnect`. False where this
+        process is connected already: its session is left as it is.
+
+    Raises:
+        ZtpError: no cluster answers.
     """
     if ray.is_initialized():
-        return
+        return False
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {
         "logging_level": logging.ERROR,
@@ -41,10 +50,11 @@ def connect(address: str | None, threads: int, workers: int | None) -> None:
         except (ConnectionError, RayError, ValueError) as error:
             line = str(error).strip().splitlines()[0]
             raise ZtpError(f"`address` {address}: no Ray cluster answers there ({line})") from None
-        return
+        return True
     # A worker of more threads than there are cores is slow, but it is what a study may ask for.
     options["num_cpus"] = max(threads * (workers or 1), os.cpu_count() or 1)
     ray.init(address="local", include_dashboard=False, **options)  # whatever RAY_ADDRESS says
+    return True
 
 
 def _check_answers(address: str) -> None:
@@ -62,6 +72,13 @@ def disconnect() -> None:
     """Leave the cluster; one that was started here ends."""
     with contextlib.suppress(Exception):
         ray.shutdown()
+
+
+def end_workers(workers: Iterable[Any]) -> None:
+    """End these workers, of a cluster that goes on."""
+    for worker in workers:
+        with contextlib.suppress(Exception):
+            ray.kill(worker)
 
 
 class Worker:

@@ -13,7 +13,13 @@ from ray.exceptions import RayError, RayTaskError
 
 from ztp_search.data import ImageStore
 from ztp_search.errors import WorkerError, ZtpError
-from ztp_search.evaluation.ray_cluster import actor_class, connect, disconnect, start_workers
+from ztp_search.evaluation.ray_cluster import (
+    actor_class,
+    connect,
+    disconnect,
+    end_workers,
+    start_workers,
+)
 from ztp_search.evaluation.tasks import CACHE_BYTES, Job, Results, Task
 
 MAX_DEATHS = 3
@@ -50,7 +56,8 @@ class RayPool:
         address: str | None = None,
     ) -> None:
         on_gpu = job.runtime.device != "cpu"
-        connect(address, job.runtime.threads, workers if not on_gpu else None)
+        self._actors: list[Any] = []
+        self._connected = connect(address, job.runtime.threads, workers if not on_gpu else None)
         try:
             resources = ray.cluster_resources()
             share = {"num_gpus": gpus_per_worker} if on_gpu else {"num_cpus": job.runtime.threads}
@@ -136,7 +143,11 @@ class RayPool:
         return pids
 
     def close(self) -> None:
-        disconnect()
+        """End the workers, and Ray where this pool has connected to it."""
+        if self._connected:
+            disconnect()
+        else:
+            end_workers(self._actors)
 
     def _start(self) -> Any:
         actor = self._class.remote()
