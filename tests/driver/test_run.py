@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +311,22 @@ def test_the_verdict_is_plain(low: float, high: float, says: str) -> None:
     assert verdict(winner, {"top1": 0.8}).startswith(says)
     assert f"{100 * low:+.2f} to {100 * high:+.2f}" in verdict(winner, {"top1": 0.8})
     assert "nothing to compare with" in verdict(winner, None)
+
+
+@pytest.mark.slow
+def test_a_ray_session_of_the_user_s_own_is_used_and_goes_on(tmp_path: Path) -> None:
+    code = f"""
+import ray
+from ztp_search import SearchSettings, search
+
+ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False)
+for trials in (2, 4):  # the second search finds the place of the first one's worker free
+    search(SearchSettings(
+        space="digits", budget="68%", trials=trials, images=32, holdout=0, batch_size=32,
+        workers=1, out={str(tmp_path)!r},
+    ))
+    assert ray.is_initialized()
+print("still there")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("still there"), done.stderr[-2000:]

@@ -370,19 +370,3 @@ def test_a_worker_may_have_more_threads_than_there_are_cores(
     with opened(replace(job, runtime=replace(job.runtime, threads=threads)), None) as pool:
         assert pool.workers == 1
         assert collected(pool, SINGLE[:1]).keys() == {(0, *BLOCKS[0][:2])}
-
-
-@slow
-def test_a_ray_session_of_the_user_s_own_is_used_and_goes_on(digits: Digits) -> None:
-    ray.init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False)
-    try:
-        pool = open_pool(digits.job(batch_size=32), 1)
-        assert collected(pool, SINGLE[:1])
-        pool.close()
-        assert ray.is_initialized()
-        again = open_pool(digits.job(batch_size=32), 1)  # the first one's workers are gone
-        assert collected(again, SINGLE[:1])
-        again.close()
-        assert ray.is_initialized()
-    finally:
-        ray.shutdown()
