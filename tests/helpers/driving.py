@@ -1,7 +1,10 @@
 """A driver in a process of its own, which says what it has stored, and is killed."""
 
 import multiprocessing.connection
+import os
+import time
 
+import sqlalchemy as sa
 from helpers.studies import PROCESSES, open_study, start
 
 from ztp_search.study import Update
@@ -52,3 +55,28 @@ def reported_until_killed(url: str, messages: int, name: str = "s") -> set[tuple
     except EOFError:  # it got to its end
         driver.join()
     return reported
+
+
+def die_at_commit(url: str, last_words: str) -> None:
+    """Die in the commit of what is stored last: of new trials ("start") or of updates."""
+    with open_study(url) as study:
+        start(study, 0, 1, images=0)
+        study.update([Update(1, "running", 0.25, {"images": 100}, 100)])
+        sa.event.listen(study._database.engine, "commit", lambda _: os.kill(os.getpid(), 9))
+        if last_words == "start":
+            start(study, 2, 3, images=0)
+        study.update([
+            Update(0, "pruned", 0.5, {"images": 100}, 100),
+            Update(1, "complete", 0.5, {"images": 200}, 200),
+        ])  # fmt: skip
+
+
+def hold(url: str, pipe: multiprocessing.connection.Connection) -> None:
+    """A driver with a forked child, until killed."""
+    with open_study(url):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        pipe.send(child)
+        time.sleep(60)

@@ -1,15 +1,13 @@
 """A driver that dies: what it has committed outlives it, and nothing else does."""
 
-import os
 import signal
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
-from helpers.driving import RUNGS, TRIALS, reported_until_killed, value_of
+from helpers.driving import RUNGS, TRIALS, die_at_commit, reported_until_killed, value_of
 from helpers.studies import PROCESSES, config_of, open_study, start, url_of
 
-from ztp_search.study import StoredTrial, Update
+from ztp_search.study import StoredTrial
 
 
 def test_kill_9_at_any_moment_loses_no_committed_update(tmp_path: Path) -> None:
@@ -32,19 +30,6 @@ def test_kill_9_at_any_moment_loses_no_committed_update(tmp_path: Path) -> None:
                 {images: value_of(trial.number, images) for images in RUNGS if images <= seen},
             )  # fmt: skip
     assert reported == {(number, images) for number in range(TRIALS) for images in RUNGS}
-
-
-def die_at_commit(url: str, last_words: str) -> None:
-    with open_study(url) as study:
-        start(study, 0, 1, images=0)
-        study.update([Update(1, "running", 0.25, {"images": 100}, 100)])
-        sa.event.listen(study._database.engine, "commit", lambda _: os.kill(os.getpid(), 9))
-        if last_words == "start":
-            start(study, 2, 3, images=0)
-        study.update([
-            Update(0, "pruned", 0.5, {"images": 100}, 100),
-            Update(1, "complete", 0.5, {"images": 200}, 200),
-        ])  # fmt: skip
 
 
 @pytest.mark.parametrize("last_words", ["start", "update"])

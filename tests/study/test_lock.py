@@ -1,6 +1,5 @@
 """The lock of a study's driver: one at a time, and it dies with its process."""
 
-import multiprocessing.connection
 import os
 import signal
 import time
@@ -8,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from helpers.driving import hold
 from helpers.studies import PROCESSES, open_study, url_of
 
 from ztp_search.errors import StudyError
@@ -25,21 +25,11 @@ def test_a_study_has_one_driver(tmp_path: Path) -> None:
     open_study(url_of(tmp_path)).close()
 
 
-def hold(url: str, pipe: multiprocessing.connection.Connection) -> None:
-    """A driver with a forked child, until killed."""
-    with open_study(url):
-        child = os.fork()
-        if child == 0:
-            time.sleep(60)
-            os._exit(0)
-        pipe.send(child)
-        time.sleep(60)
-
-
 def test_the_lock_dies_with_the_driver_though_its_children_live(tmp_path: Path) -> None:
     here, there = PROCESSES.Pipe()
     driver = PROCESSES.Process(target=hold, args=(url_of(tmp_path), there))
     driver.start()
+    there.close()
     child = here.recv()
     with pytest.raises(StudyError, match=f"process {driver.pid} on "):
         open_study(url_of(tmp_path))
