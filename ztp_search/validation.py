@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 KINDS = {
     "model_type": "a mapping",
@@ -30,6 +31,25 @@ LIMITS = {
     "less_than_equal": "{le} or below",
     "literal_error": "{expected}",
 }
+
+
+def broken_rule(rule: str) -> PydanticCustomError:
+    """The error for a rule of our own, which `first_error` quotes as it stands."""
+    return PydanticCustomError("rule", "{rule}", {"rule": rule})
+
+
+class Section(BaseModel):
+    """A mapping with no other keys than its fields; it may lack those that have a default."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                raise broken_rule(f"unknown key {key!r}; known are {', '.join(cls.model_fields)}")
+        return data
 
 
 def first_error(error: ValidationError, where: str) -> str:

@@ -14,13 +14,11 @@ from pydantic import (
     ValidationError,
     create_model,
     field_validator,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.geometry import Geometry
-from ztp_search.validation import first_error
+from ztp_search.validation import Section, broken_rule, first_error
 
 
 def check_document(data: Any, where: str) -> None:
@@ -51,24 +49,6 @@ def read_geometry(data: Any, where: str) -> Geometry:
         raise ConfigError(first_error(error, where)) from None
 
 
-def _broken(rule: str) -> PydanticCustomError:
-    return PydanticCustomError("rule", "{rule}", {"rule": rule})
-
-
-class _Closed(BaseModel):
-    """A mapping with no other keys than its fields; those with a default may be missing."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        for key in data if isinstance(data, dict) else ():
-            if key not in cls.model_fields:
-                raise _broken(f"unknown key {key!r}; known are {', '.join(cls.model_fields)}")
-        return data
-
-
 class _Open(BaseModel):
     """A mapping of which commands read these fields; there may be more keys."""
 
@@ -79,16 +59,16 @@ _WholeNumber = Annotated[int, Field(ge=0)]
 _Count = Annotated[int, Field(ge=1)]
 
 if TYPE_CHECKING:
-    _Sizes = _Closed
+    _Sizes = Section
 else:  # the fields of Geometry
     _Sizes = create_model(
         "_Sizes",
-        __base__=_Closed,
+        __base__=Section,
         **{name: (kind, ...) for name, kind in get_type_hints(Geometry).items()},
     )
 
 
-class _Model(_Closed):
+class _Model(Section):
     name: str = ""
     kwargs: dict[str, Any] = {}
     weights: str | None = None
@@ -126,7 +106,7 @@ class _Provenance(_Open):
     runtime: _Runtime = _Runtime.model_construct()
 
 
-class _Document(_Closed):
+class _Document(Section):
     format: Literal["ztp-search/pruning-config"] = "ztp-search/pruning-config"
     version: int = 1
     config: Any
@@ -140,5 +120,5 @@ class _Document(_Closed):
     @classmethod
     def _only_version(cls, value: Any) -> Any:
         if type(value) is not int or value != 1:  # True == 1
-            raise _broken(f"must be 1, but got {value!r}")
+            raise broken_rule(f"must be 1, but got {value!r}")
         return value

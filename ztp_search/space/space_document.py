@@ -10,9 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     model_validator,
@@ -21,27 +19,11 @@ from pydantic_core import PydanticCustomError
 
 from ztp_search.pruning.config import CHOICES
 from ztp_search.space.space import BlockRange, Interval, PerBlock, Scale
+from ztp_search.validation import Section, broken_rule
 
 
-def _wrong(message: str) -> PydanticCustomError:
-    return PydanticCustomError("rule", "{message}", {"message": message})
-
-
-class _Section(BaseModel):
-    """A mapping with no other keys than its fields.
-
-    Defaults of fields only say that they may be missing: see `stated`.
-    """
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        for key in data if isinstance(data, dict) else ():
-            if key not in cls.model_fields:
-                raise _wrong(f"unknown key {key!r}; known are {', '.join(cls.model_fields)}")
-        return data
+class _Section(Section):
+    """A section of a space file; defaults of fields only say that they may be missing."""
 
     def stated(self) -> dict[str, Any]:
         """What the file states, without the rest."""
@@ -56,9 +38,9 @@ def _interval(low: float, high: float, kind: type = float) -> Callable[[Any], In
         pair = value if isinstance(value, list) else [value, value]
         types = (int,) if kind is int else (int, float)
         if len(pair) != 2 or not all(type(end) in types for end in pair):
-            raise _wrong(f"must be [low, high] of {words}, but got {value!r}")
+            raise broken_rule(f"must be [low, high] of {words}, but got {value!r}")
         if not low <= pair[0] <= pair[1] <= high:
-            raise _wrong(f"{low} <= low <= high <= {high} must hold, but got {value!r}")
+            raise broken_rule(f"{low} <= low <= high <= {high} must hold, but got {value!r}")
         return pair[0], pair[1]
 
     return read
@@ -76,7 +58,7 @@ def _per_block(low: float, high: float, kind: type = float) -> PlainValidator:
             try:
                 found = interval(item)
             except PydanticCustomError as error:
-                raise _wrong(f"of {selector!r}: {error.message()}") from None
+                raise broken_rule(f"of {selector!r}: {error.message()}") from None
             if selector == "other":
                 other = found
             else:
@@ -97,23 +79,23 @@ def _block_range(selector: str) -> BlockRange:
         low, high = int(first), int(last or first)
         if 1 <= low <= high:
             return BlockRange(low, high)
-    raise _wrong(f"blocks must read as 4, 4-9, first 3, last 3 or other, but got {selector!r}")
+    raise broken_rule(f"blocks must read as 4, 4-9, first 3, last 3 or other, but got {selector!r}")
 
 
 def _locations(value: Any) -> tuple[int, ...] | None:
     if value == "all":
         return None
     if not isinstance(value, list) or not value or not all(type(block) is int for block in value):
-        raise _wrong(f"must be 'all' or a list of blocks, but got {value!r}")
+        raise broken_rule(f"must be 'all' or a list of blocks, but got {value!r}")
     if value != sorted(set(value)):
-        raise _wrong(f"must ascend, each block once, but got {value!r}")
+        raise broken_rule(f"must ascend, each block once, but got {value!r}")
     return tuple(value)
 
 
 def _exactly(expected: object) -> BeforeValidator:
     def check(value: Any) -> Any:
         if type(value) is not type(expected) or value != expected:  # True == 1
-            raise _wrong(f"must be {expected!r}, but got {value!r}")
+            raise broken_rule(f"must be {expected!r}, but got {value!r}")
         return value
 
     return BeforeValidator(check)
@@ -122,7 +104,7 @@ def _exactly(expected: object) -> BeforeValidator:
 def _choice(name: str) -> BeforeValidator:
     def check(value: Any) -> Any:
         if value not in CHOICES[name]:
-            raise _wrong(f"must be one of {', '.join(CHOICES[name])}, but got {value!r}")
+            raise broken_rule(f"must be one of {', '.join(CHOICES[name])}, but got {value!r}")
         return value
 
     return BeforeValidator(check)
@@ -150,7 +132,7 @@ class _Scale(_Section):
     def _check(self) -> _Scale:
         _bounds([self.low, self.high])
         if self.log and self.low <= 0:
-            raise _wrong(f"low must be above 0 where log is true, but got {self.low}")
+            raise broken_rule(f"low must be above 0 where log is true, but got {self.low}")
         return self
 
     def scale(self) -> Scale:
@@ -175,7 +157,7 @@ class _Pruning(_Section):
     @model_validator(mode="after")
     def _check(self) -> _Pruning:
         if self.v_min.high >= self.v_max.low:
-            raise _wrong(
+            raise broken_rule(
                 f"v_min must stay below v_max, but v_min reaches {self.v_min.high} and v_max "
                 f"starts at {self.v_max.low}"
             )
@@ -213,7 +195,7 @@ class _Data(_Section):
 
 def _need(section: _Section, key: str) -> None:
     if section.model_fields_set and key not in section.model_fields_set:
-        raise _wrong(f"key {key!r} is missing; add it")
+        raise broken_rule(f"key {key!r} is missing; add it")
 
 
 _Count = Annotated[int, Field(ge=1)]
