@@ -5,13 +5,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy as sa
+from helpers.driving import values_as_another_user
 from helpers.studies import PROCESSES, complete, open_study, optuna_study, start, url_of
 
 from ztp_search.errors import StudyError
@@ -150,14 +151,6 @@ def open_to_all() -> Iterator[Path]:
         yield Path(folder)
 
 
-def values_as_another_user(url: str, any_study: str) -> list[float | None]:
-    StudyReader.open(any_study).close()  # all is imported that the other user may not read
-    if os.geteuid() == 0:
-        os.seteuid(65534)  # in a process of its own, which ends with this
-    with StudyReader.open(url, "s") as study:
-        return [trial.value for trial in study.trials()]
-
-
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX permissions")
 @pytest.mark.parametrize("driven", [False, True])
 def test_a_study_in_a_folder_that_cannot_be_written_is_read(
@@ -174,8 +167,9 @@ def test_a_study_in_a_folder_that_cannot_be_written_is_read(
         open_to_all.chmod(0o555)
         held.callback(open_to_all.chmod, 0o755)
         before = sorted(open_to_all.iterdir())
-        with PROCESSES.Pool(1) as pool:
-            assert pool.apply(values_as_another_user, (url, url_of(tmp_path))) == [0.5, None]
+        with ProcessPoolExecutor(1, PROCESSES) as pool:
+            values = pool.submit(values_as_another_user, url, url_of(tmp_path)).result()
+        assert values == [0.5, None]
         assert sorted(open_to_all.iterdir()) == before
 
 
