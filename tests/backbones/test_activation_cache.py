@@ -24,7 +24,7 @@ from ztp_search.pruning.geometry import Geometry
 
 NOTHING = PruningLayer(1, 1.0, 0, 3)  # a layer that prunes nothing
 HEADS = ((0.0, 1e6), (0.01, 12.5), (0.4, 0.8), (1e6, 1e7))  # [v_min, v_max]: all, some, none
-Expected = tuple[Tensor, list[Tensor]]
+Expected = tuple[Tensor, list[Tensor], Tensor | None]
 
 
 def after(block: int, features: str = "key", s_tokens: int = 2) -> PruningConfig:
@@ -33,6 +33,14 @@ def after(block: int, features: str = "key", s_tokens: int = 2) -> PruningConfig
     if block < 3:
         layers.append(PruningLayer(3, 0.6, 0, 2))
     return PruningConfig(tuple(layers), v_min=0.0, v_max=1e6, features=features)
+
+
+def unseen(block: int, features: str = "key", s_tokens: int = 4) -> PruningConfig:
+    """Merges after this block by position, so that no attention needs to be seen there."""
+    return replace(
+        after(block, features), layers=(PruningLayer(block, 1.0, s_tokens),),
+        partition="position", similar="merge", sizes="track",
+    )  # fmt: skip
 
 
 def configs_for(geometry: Geometry, rng: random.Random) -> list[PruningConfig | None]:
@@ -51,23 +59,29 @@ def configs_for(geometry: Geometry, rng: random.Random) -> list[PruningConfig | 
             config = random_config(rng, geometry)
         config = replace(config, features=features, v_min=v_min, v_max=v_max)
         configs.append(config)
+    for features in CHOICES["features"]:
+        configs.append(unseen(rng.randint(1, 3), features))
+        configs.append(replace(after(rng.randint(1, 3), features), similar="merge", sizes="track"))
     rng.shuffle(configs)
     return configs
 
 
 def on_its_own(model: VisionTransformer, config: PruningConfig | None, x: Tensor) -> Expected:
-    """Logits and fallbacks of the plain forward of a model that nothing else has touched."""
+    """Logits, fallbacks and sizes of the plain forward of a model that nothing else touched."""
     logits = ztp_search.apply(model, config)(x)
-    return logits, list(pruner_of(model).fallbacks)
+    return logits, list(pruner_of(model).fallbacks), pruner_of(model).sizes
 
 
 def assert_same(cache: ActivationCache, pruner: Pruner, config: Any, expected: Expected) -> None:
-    logits, fallbacks = expected
+    logits, fallbacks, sizes = expected
     got = cache.logits(config)
     assert got.dtype == logits.dtype and torch.equal(got, logits), config
     assert len(pruner.fallbacks) == len(fallbacks), config
     for mine, plain in zip(pruner.fallbacks, fallbacks, strict=True):
         assert torch.equal(mine, plain), config
+    assert (pruner.sizes is None) == (sizes is None), config
+    if pruner.sizes is not None and sizes is not None:
+        assert torch.equal(pruner.sizes, sizes), config
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -81,7 +95,8 @@ def test_configurations_through_one_cache_equal_each_on_its_own(
     configs = configs_for(pruner.geometry, rng)
     x = images_for(model)
     expected = {config: on_its_own(plain, config, x) for config in configs}
-    assert len({tuple(logits.flatten().tolist()) for logits, _ in expected.values()}) > 5
+    assert len({tuple(logits.flatten().tolist()) for logits, *_ in expected.values()}) > 5
+    assert len({None if sizes is None else sizes.shape for *_, sizes in expected.values()}) > 2
     cache = ActivationCache(pruner, x)
     for config in [*configs, *reversed(configs), *rng.sample(configs, len(configs))]:
         assert_same(cache, pruner, config, expected[config])
@@ -107,16 +122,37 @@ def test_shallow_after_deep_and_deep_after_shallow_are_the_same(
     x = images_for(model)
     cache = ActivationCache(pruner_of(model), x)
     for block in (*order, *order):
-        for s_tokens in (0, 2):  # the first one looks at features for the second one's sake
-            config = after(block, s_tokens=s_tokens)
+        for config in (
+            after(block, s_tokens=0), after(block, s_tokens=2), after(block, s_tokens=0),
+            unseen(block), after(block, "x"), unseen(block, "x"), unseen(block, "value"),
+        ):  # fmt: skip
             assert_same(cache, pruner_of(model), config, on_its_own(plain, config, x))
+
+
+@pytest.mark.parametrize("first", CHOICES["features"])
+@pytest.mark.parametrize("name", ["class token", "qk norm"])
+def test_what_is_seen_does_not_depend_on_what_was_looked_at_before(name: str, first: str) -> None:
+    model, plain = make(name), make(name)
+    x = images_for(model)
+    configs = [
+        after(2, first, s_tokens=0), after(2, first),
+        *(config for features in CHOICES["features"]
+          for config in (unseen(2, features), after(2, features))),
+        after(2, s_tokens=0),
+    ]  # fmt: skip
+    expected = [on_its_own(plain, config, x) for config in configs]
+    for order in (1, -1):
+        cache = ActivationCache(pruner_of(model), x)
+        for config, alone in list(zip(configs, expected, strict=True))[::order]:
+            assert_same(cache, pruner_of(model), config, alone)
 
 
 def test_batches_on_their_way_at_the_same_time_do_not_mix() -> None:
     model, plain = make("class token"), make("class token")
     x, y = images_for(model, 7).split([3, 4])
     first, second = ActivationCache(pruner_of(model), x), ActivationCache(pruner_of(model), y)
-    for config in (after(2), None, after(1, "x"), after(2)):
+    merged = replace(after(2), similar="merge", sizes="track")
+    for config in (after(2), None, merged, after(1, "x"), unseen(1), after(2), merged):
         assert_same(first, pruner_of(model), config, on_its_own(plain, config, x))
         assert_same(second, pruner_of(model), config, on_its_own(plain, config, y))
 
@@ -157,6 +193,26 @@ def test_a_stock_block_is_run_once_however_many_configurations_come() -> None:
     assert runs == {**{(b, True): 1 for b in stock}, **{(b, False): 1 for b in shown}}
 
 
+def test_a_layer_that_looks_at_no_attention_has_its_block_run_fused() -> None:
+    model = make("odd grid, more blocks")
+    runs = runs_of(model)
+    cache = ActivationCache(pruner_of(model), images_for(model))
+    for s_tokens in (4, 7, 10):
+        cache.logits(unseen(3, s_tokens=s_tokens))
+    assert runs == {(1, True): 1, (2, True): 1, (3, True): 1}
+    cache.logits(after(3))
+    assert runs == {(1, True): 1, (2, True): 1, (3, True): 1, (3, False): 1}
+
+
+def test_features_are_not_looked_at_again_for_those_who_need_none() -> None:
+    model = make("odd grid, more blocks")
+    runs = runs_of(model)
+    cache = ActivationCache(pruner_of(model), images_for(model))
+    for config in (after(2), after(2, s_tokens=0), after(2, "x"), after(2)):
+        cache.logits(config)
+    assert runs == {(1, True): 1, (2, False): 1}
+
+
 def test_the_stem_is_run_once_and_a_batch_of_its_own_for_each_batch() -> None:
     model = make("class token")
     stems: list[int] = []
@@ -187,8 +243,17 @@ def test_nbytes_grows_by_what_is_kept(dtype: torch.dtype, size: int) -> None:
         (after(2, s_tokens=0), 0),
         (after(1), 2 * tokens + attention),  # the input is there
         (after(3, "x"), 2 * tokens + attention),  # input and output of 3, which are the features
-        (after(3, "value"), 2 * tokens + attention),
+        (after(3, s_tokens=0), 0),
+        (after(3, "value"), tokens),  # the values, and all that was there
+        (after(3, "x"), 0),
+        (after(3, s_tokens=0), 0),
+        (after(3, "key"), 2 * tokens + attention),
         (after(2), 0),
+        (unseen(2, "x"), tokens),  # the output of block 2 as it is where attention stays fused
+        (unseen(2), tokens),  # the keys as well
+        (unseen(2, "x"), 0),
+        (unseen(2), 0),
+        (replace(after(2), similar="merge", sizes="track"), 0),
     ]:
         cache.logits(config)
         expected += more
@@ -201,8 +266,12 @@ def test_nothing_is_kept_that_nbytes_does_not_count(name: str, features: str) ->
     model = make(name)
     cache = ActivationCache(pruner_of(model), images_for(model))
     for block in (2, 1, 3):
-        cache.logits(after(block, features))
-    assert sum(storages(cache).values()) == cache.nbytes
+        for config in (
+            after(block, s_tokens=0), unseen(block, "x"), after(block, features),
+            unseen(block, features), after(block, "key"), unseen(block, "value"),
+        ):  # fmt: skip
+            cache.logits(config)
+            assert sum(storages(cache).values()) == cache.nbytes
 
 
 def storages(cache: ActivationCache) -> dict[int, int]:
@@ -226,7 +295,8 @@ def test_the_model_is_stock_again_afterwards(name: str) -> None:
     model, plain = make(name), make(name)
     x = images_for(model)
     cache = ActivationCache(pruner_of(model), x)
-    for config in (after(2), after(1, "value"), after(3, "query")):
+    merged = replace(after(1, "value"), similar="merge", sizes="track")
+    for config in (after(2), merged, unseen(2), after(3, "query")):
         cache.logits(config)
         assert torch.equal(model(x), on_its_own(plain, config, x)[0])  # as `apply` would
     pruner_of(model).set(None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.backbone_examples import EXAMPLES, REFUSED, Make, Refused
+from helpers.backbone_examples import EXAMPLES, MERGED, REFUSED, UNSEEN, Make, Refused
 from helpers.small_vits import TWO_LAYERS
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ from ztp_search.backbones import (
 from ztp_search.errors import ModelError
 from ztp_search.pruning.config import CHOICES, PruningConfig, PruningLayer
 from ztp_search.pruning.cost import flops
+from ztp_search.pruning.methods import Sight
 
 pytestmark = pytest.mark.filterwarnings("error")
 examples = pytest.mark.parametrize(
@@ -36,6 +37,17 @@ examples = pytest.mark.parametrize(
         for name, make in models.items()
     ],
 )
+
+
+SIGHTS = [
+    Sight(attention, features)
+    for attention in (True, False)
+    for features in (None, *CHOICES["features"])
+]
+copies = pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["deepcopy", "pickle"],
+)  # fmt: skip
 
 
 def images_for(backbone: Backbone, images: int = 3) -> Tensor:
@@ -105,34 +117,36 @@ def test_no_configuration_equals_the_stock_model_bit_for_bit(family: str, make: 
     for nothing in (None, PruningConfig()):
         assert apply(model, nothing) is model
         assert torch.equal(model(x), stock)
-        apply(model, TWO_LAYERS)
-        assert not torch.equal(model(x), stock)
-        assert list(model.state_dict()) == keys
-        apply(model, nothing)
-        assert torch.equal(model(x), stock) and hooks(model) == 0
+        for config in (TWO_LAYERS, MERGED, UNSEEN):
+            apply(model, config)
+            assert not torch.equal(model(x), stock)
+            assert list(model.state_dict()) == keys
+            apply(model, nothing)
+            assert torch.equal(model(x), stock) and hooks(model) == 0
 
 
 @examples
 def test_a_model_is_patched_once(family: str, make: Make) -> None:
     model, _, x = opened(make)
     pruner = pruner_of(model)
-    apply(model, TWO_LAYERS)
-    attached, pruned = hooks(model), model(x)
-    apply(model, TWO_LAYERS)
-    assert pruner_of(model) is pruner and pruner.model is model
-    assert hooks(model) == attached
-    assert torch.equal(model(x), pruned)
+    for config in (TWO_LAYERS, MERGED, UNSEEN):
+        apply(model, config)
+        attached, pruned = hooks(model), model(x)
+        apply(model, config)
+        assert pruner_of(model) is pruner and pruner.model is model
+        assert hooks(model) == attached
+        assert torch.equal(model(x), pruned)
 
 
 @examples
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
-    ids=["deepcopy", "pickle"],
-)  # fmt: skip
-def test_a_copy_of_a_patched_model_stands_on_its_own(family: str, make: Make, copied: Any) -> None:
+@copies
+@pytest.mark.parametrize("config", [TWO_LAYERS, MERGED], ids=["dropped", "merged"])
+def test_a_copy_of_a_patched_model_stands_on_its_own(
+    family: str, make: Make, copied: Any, config: PruningConfig
+) -> None:
     model, _, x = opened(make)
     stock = model(x)
-    pruned = apply(model, TWO_LAYERS, record_tokens=True)(x)
+    pruned = apply(model, config, record_tokens=True)(x)
     twin = copied(model)
     assert pruner_of(twin) is not pruner_of(model) and pruner_of(twin).model is twin
     assert torch.equal(twin(x), pruned)
@@ -141,7 +155,7 @@ def test_a_copy_of_a_patched_model_stands_on_its_own(family: str, make: Make, co
     apply(twin, None)
     assert torch.equal(twin(x), stock) and torch.equal(model(x), pruned)
     apply(model, None)
-    assert torch.equal(ActivationCache(pruner_of(twin), x).logits(TWO_LAYERS), pruned)
+    assert torch.equal(ActivationCache(pruner_of(twin), x).logits(config), pruned)
     assert torch.equal(model(x), stock)
 
 
@@ -154,7 +168,7 @@ def test_geometry_costs_what_fvcore_counts(family: str, make: Make) -> None:
     geometry = backbone.geometry()
     assert geometry == geometry_of(model)
     last = PruningConfig((PruningLayer(geometry.depth - 1, 0.5, 1, 2),), features="query")
-    for config in (PruningConfig(), TWO_LAYERS, last):
+    for config in (PruningConfig(), TWO_LAYERS, last, MERGED, UNSEEN):
         apply(model, config)
         assert fvcore_macs(model) == flops(geometry, config).total, config
 
@@ -203,16 +217,22 @@ def test_an_observation_is_the_blocks_output_and_its_attention(family: str, make
         before = backbone.run_blocks(backbone.stem(x), 0, block - 1)
         with backbone.unfused_attention():
             output = backbone.run_blocks(before, block - 1, block)
-        for features in (None, *CHOICES["features"]):
-            seen = backbone.observe(block, before, features)
-            assert torch.equal(seen.tokens, output)
-            assert seen.attention.shape == (3, geometry.heads, n, n)
-            assert seen.attention.min() >= 0
-            sums = seen.attention.sum(-1)
-            torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
-            if features is None:
+        stock_output = backbone.run_blocks(before, block - 1, block)
+        for sight in SIGHTS:
+            seen = backbone.observe(block, before, sight)
+            if sight.attention:
+                assert torch.equal(seen.tokens, output)
+                assert seen.attention is not None
+                assert seen.attention.shape == (3, geometry.heads, n, n)
+                assert seen.attention.min() >= 0
+                sums = seen.attention.sum(-1)
+                torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
+            else:
+                assert torch.equal(seen.tokens, stock_output)
+                assert seen.attention is None
+            if sight.features is None:
                 assert seen.features is None
-            elif features == "x":
+            elif sight.features == "x":
                 assert seen.features is seen.tokens
             else:
                 assert seen.features is not None
@@ -224,9 +244,9 @@ def test_an_observation_is_the_blocks_output_and_its_attention(family: str, make
 @examples
 def test_an_observation_holds_on_to_no_more_than_its_bytes(family: str, make: Make) -> None:
     model, backbone, x = opened(make)
-    for features in (None, *CHOICES["features"]):
-        seen = backbone.observe(1, backbone.stem(x), features)
-        tensors = [seen.tokens, seen.attention, *([] if features is None else [seen.features])]
+    for sight in SIGHTS:
+        seen = backbone.observe(1, backbone.stem(x), sight)
+        tensors = [seen.tokens, seen.attention, seen.features]
         storages = [each.untyped_storage() for each in tensors if each is not None]
         held = {storage.data_ptr(): storage.nbytes() for storage in storages}
         assert sum(held.values()) == seen.nbytes
@@ -237,17 +257,16 @@ def test_what_is_attached_does_not_show_in_the_parts(family: str, make: Make) ->
     model, stock, x = opened(make)
     backbone = pruner_of(model).backbone
     before = backbone.run_blocks(stock.stem(x), 0, 2)
-    expected = stock.observe(3, before, "key")
-    pruned = apply(model, TWO_LAYERS)(x)
-    pruner_of(model).begin()
-    assert torch.equal(backbone.stem(x), stock.stem(x))
-    seen = backbone.observe(3, before, "key")
-    assert pruner_of(model).fallbacks == []
-    assert torch.equal(seen.tokens, expected.tokens)
-    assert torch.equal(seen.attention, expected.attention)
-    assert seen.features is not None and expected.features is not None
-    assert torch.equal(seen.features, expected.features)
-    assert torch.equal(model(x), pruned)
+    expected = [stock.observe(3, before, sight) for sight in SIGHTS]
+    for config in (TWO_LAYERS, MERGED, UNSEEN):
+        pruned = apply(model, config)(x)
+        pruner_of(model).begin()
+        assert torch.equal(backbone.stem(x), stock.stem(x))
+        for sight, stock_seen in zip(SIGHTS, expected, strict=True):
+            seen = backbone.observe(3, before, sight)
+            assert pruner_of(model).fallbacks == [] and pruner_of(model).sizes is None
+            assert_same(seen, stock_seen)
+        assert torch.equal(model(x), pruned)
 
 
 @examples
@@ -255,8 +274,19 @@ def test_configurations_that_share_blocks_equal_each_on_its_own(family: str, mak
     (model, _, x), plain = opened(make), make()
     cache = ActivationCache(pruner_of(model), x)
     later = PruningConfig((PruningLayer(2, 0.7, 2, 3), PruningLayer(3, 0.5, 1, 1)))
-    for config in (later, TWO_LAYERS, None, later):
+    for config in (later, TWO_LAYERS, MERGED, UNSEEN, None, MERGED, later, UNSEEN):
         assert torch.equal(cache.logits(config), apply(plain, config)(x))
+
+
+def assert_same(seen: BlockObservation, expected: BlockObservation) -> None:
+    """To the bit."""
+    assert torch.equal(seen.tokens, expected.tokens)
+    for mine, other in [
+        (seen.attention, expected.attention), (seen.features, expected.features)
+    ]:  # fmt: skip
+        assert (mine is None) == (other is None)
+        if mine is not None and other is not None:
+            assert torch.equal(mine, other)
 
 
 # --- reducing its tokens ---------------------------------------------------------------------
@@ -289,16 +319,16 @@ class HalvesTokens:
 
 
 @examples
-@pytest.mark.parametrize("features", [None, *CHOICES["features"]])
+@pytest.mark.parametrize("sight", SIGHTS, ids=str)
 def test_a_blocks_output_is_replaced_by_what_is_made_of_its_observation(
-    family: str, make: Make, features: str | None
+    family: str, make: Make, sight: Sight
 ) -> None:
     model, backbone, x = opened(make)
     geometry, stock = backbone.geometry(), model(x)
-    expected = backbone.observe(2, backbone.run_blocks(backbone.stem(x), 0, 1), features)
+    expected = backbone.observe(2, backbone.run_blocks(backbone.stem(x), 0, 1), sight)
     reduce, inputs = HalvesTokens(backbone), []
     handles = [
-        backbone.reduce_after(2, reduce, features),
+        backbone.reduce_after(2, reduce, sight),
         *(backbone.before_block(b, inputs.append) for b in range(1, geometry.depth + 1)),
     ]
     logits = model(x)
@@ -308,10 +338,177 @@ def test_a_blocks_output_is_replaced_by_what_is_made_of_its_observation(
     counts = [geometry.tokens] * 2 + [geometry.tokens // 2] * (geometry.depth - 2)
     assert [each.shape[1] for each in inputs] == counts
     (seen,) = reduce.seen
-    assert torch.equal(seen.tokens, expected.tokens)
-    assert torch.equal(seen.attention, expected.attention)
-    assert (seen.features is None) == (features is None)
-    if seen.features is not None and expected.features is not None:
-        assert torch.equal(seen.features, expected.features)
+    assert_same(seen, expected)
+    assert (seen.attention is None) != sight.attention
+    assert (seen.features is None) == (sight.features is None)
     assert hooks(model) == 0
     assert torch.equal(model(x), stock)
+
+
+# --- attention with a bias -------------------------------------------------------------------
+
+
+class Row:
+    """The same bias at each run of a block, and how often it ran."""
+
+    def __init__(self, bias: Tensor | None) -> None:
+        self.bias = bias
+        self.runs = 0
+
+    def __call__(self) -> Tensor | None:
+        self.runs += 1
+        return self.bias
+
+
+def row_for(backbone: Backbone, images: int = 3) -> Tensor:
+    """A bias for each key of each image, (B, 1, 1, N): factors from 1/8 to 8."""
+    generator = torch.Generator().manual_seed(2)
+    factors = torch.rand((images, 1, 1, backbone.geometry().tokens), generator=generator)
+    return (4.0 * factors - 2.0) * torch.tensor(2.0).log()
+
+
+@examples
+def test_a_bias_of_none_changes_nothing_to_the_bit(family: str, make: Make) -> None:
+    model, backbone, x = opened(make)
+    stock, rows = model(x), [Row(None) for _ in range(backbone.geometry().depth)]
+    handles = [backbone.bias_attention(block, row) for block, row in enumerate(rows, start=1)]
+    assert torch.equal(model(x), stock)
+    assert [row.runs for row in rows] == [1] * len(rows)  # it is asked whenever the block runs
+    with backbone.unfused_attention():
+        unfused = model(x)
+    for handle in handles:
+        handle.remove()
+    assert hooks(model) == 0
+    with backbone.unfused_attention():
+        assert torch.equal(model(x), unfused)
+
+
+@examples
+def test_a_bias_lies_on_the_logits_of_all_heads_and_queries(family: str, make: Make) -> None:
+    # softmax(l + b) is softmax(l) e^b, its rows made to sum to 1 again
+    model, backbone, x = opened(make)
+    model.double()
+    before = backbone.run_blocks(backbone.stem(x.double()), 0, 1)
+    row = row_for(backbone).double()
+    plain = backbone.observe(2, before, Sight(True, "key"))
+    handle = backbone.bias_attention(2, Row(row))
+    biased = backbone.observe(2, before, Sight(True, "key"))
+    fused = backbone.observe(2, before, Sight(False, "key"))
+    handle.remove()
+    assert plain.attention is not None and biased.attention is not None
+    weighted = plain.attention * row.exp()
+    by_hand = weighted / weighted.sum(-1, keepdim=True)
+    torch.testing.assert_close(biased.attention, by_hand, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(fused.tokens, biased.tokens, rtol=1e-10, atol=1e-10)
+    assert (biased.tokens - plain.tokens).abs().max() > 1e-3
+    for seen in (biased, fused):  # what tokens are compared by knows nothing of it
+        assert seen.features is not None and plain.features is not None
+        assert torch.equal(seen.features, plain.features)
+    again = backbone.observe(2, before, Sight(True, "key"))
+    assert_same(again, plain)
+
+
+@examples
+def test_fused_and_unfused_attention_take_the_same_bias(family: str, make: Make) -> None:
+    model, backbone, x = opened(make)
+    stock, row = model(x), row_for(backbone)
+    depth = backbone.geometry().depth
+    handles = [backbone.bias_attention(block, Row(row)) for block in range(1, depth + 1)]
+    fused = model(x)
+    with backbone.unfused_attention():
+        torch.testing.assert_close(model(x), fused, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(fused, stock, rtol=1e-3, atol=1e-3)
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(model(x), stock) and hooks(model) == 0
+
+
+@examples
+@pytest.mark.parametrize("sight", [Sight(False, None), Sight(True, None)], ids=["fused", "unfused"])
+def test_a_token_with_a_bias_of_minus_infinity_is_seen_by_no_other(
+    family: str, make: Make, sight: Sight
+) -> None:
+    model, backbone, x = opened(make)
+    n = backbone.geometry().tokens
+    before = backbone.run_blocks(backbone.stem(x), 0, 1)
+    row, hidden = torch.zeros(3, 1, 1, n), [n - 1, n // 2, n - 3]  # another one in each image
+    changed = before.clone()
+    for image, token in enumerate(hidden):
+        row[image, ..., token] = -1e4
+        changed[image, token] = before[image, token].flip(0) + 1.0
+    seen_by_others = (
+        backbone.observe(2, changed, sight).tokens - backbone.observe(2, before, sight).tokens
+    )
+    handle = backbone.bias_attention(2, Row(row))
+    there, here = backbone.observe(2, before, sight), backbone.observe(2, changed, sight)
+    handle.remove()
+    for image, token in enumerate(hidden):
+        others = [each for each in range(n) if each != token]
+        assert seen_by_others[image, others].abs().max() > 1e-3
+        torch.testing.assert_close(here.tokens[image, others], there.tokens[image, others])
+        assert not torch.allclose(here.tokens[image, token], there.tokens[image, token])
+        for seen in (there, here):
+            if seen.attention is not None:
+                assert not seen.attention[image, ..., token].any()
+
+
+@examples
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
+def test_a_bias_is_added_under_bf16_autocast(family: str, make: Make, fused: bool) -> None:
+    model, backbone, x = opened(make)
+    row = row_for(backbone)
+    before = backbone.run_blocks(backbone.stem(x), 0, 1)
+    plain = backbone.observe(2, before, Sight(not fused, None)).tokens
+    handle = backbone.bias_attention(2, Row(row))
+    exact = backbone.observe(2, before, Sight(not fused, None)).tokens
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = backbone.observe(2, before, Sight(not fused, None)).tokens
+    handle.remove()
+    error, effect = (rough - exact).abs().mean(), (exact - plain).abs().mean()
+    assert error < 0.3 * effect, (error, effect)
+
+
+@examples
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_bias_is_added_in_half_precision(family: str, make: Make, dtype: torch.dtype) -> None:
+    model, backbone, x = opened(make)
+    model.to(dtype)
+    handle = backbone.bias_attention(2, Row(row_for(backbone)))  # float32
+    fused = model(x.to(dtype))
+    with backbone.unfused_attention():
+        unfused = model(x.to(dtype))
+    handle.remove()
+    assert fused.dtype == unfused.dtype == dtype
+    assert fused.isfinite().all() and unfused.isfinite().all()
+
+
+@examples
+def test_a_biased_block_whose_tokens_are_reduced_does_both(family: str, make: Make) -> None:
+    model, backbone, x = opened(make)
+    sight = Sight(True, "key")
+    before = backbone.run_blocks(backbone.stem(x), 0, 1)
+    reduce, row = HalvesTokens(backbone), row_for(backbone)
+    handles = [backbone.bias_attention(2, Row(row)), backbone.reduce_after(2, reduce, sight)]
+    expected = backbone.observe(2, before, sight)
+    model(x)
+    for handle in reversed(handles):
+        handle.remove()
+    (seen,) = reduce.seen
+    assert_same(seen, expected)
+    assert not torch.equal(seen.tokens, backbone.observe(2, before, sight).tokens)
+    assert hooks(model) == 0
+
+
+@examples
+@copies
+def test_a_bias_goes_along_with_a_copy(family: str, make: Make, copied: Any) -> None:
+    model, backbone, x = opened(make)
+    stock = model(x)
+    row = Row(row_for(backbone))
+    handle = backbone.bias_attention(2, row)
+    biased = model(x)
+    twin = copied(model)
+    handle.remove()
+    row.bias = None
+    assert torch.equal(model(x), stock)
+    assert torch.equal(twin(x), biased) and not torch.equal(biased, stock)

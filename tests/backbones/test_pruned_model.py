@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import reference
+from helpers.backbone_examples import MERGED, UNSEEN
 from helpers.small_vits import MODELS, TWO_LAYERS, images_for, make
 from timm.layers import Attention
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
@@ -31,7 +32,7 @@ def test_full_retention_equals_stock_timm(name: str) -> None:
         torch.testing.assert_close(model(x), stock, rtol=1e-10, atol=1e-12)
 
 
-def test_blocks_without_a_pruning_layer_keep_fused_attention(
+def test_blocks_whose_attention_is_not_looked_at_keep_it_fused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = make("class token")
@@ -40,26 +41,61 @@ def test_blocks_without_a_pruning_layer_keep_fused_attention(
     fused = torch.nn.functional.scaled_dot_product_attention
 
     def counted(*args: Any, **kwargs: Any) -> Tensor:
-        calls.append(args)
+        calls.append((args, kwargs))
         return fused(*args, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
-    for config, expected in [(None, 4), (TWO_LAYERS, 2), (None, 4)]:
+    for config, looked_at in [
+        (None, set()), (TWO_LAYERS, {1, 3}), (None, set()), (MERGED, {1, 3}), (UNSEEN, set()),
+        (None, set()),
+    ]:  # fmt: skip
         ztp_search.apply(model, config)
         calls.clear()
         model(x)
-        assert len(calls) == expected
-        pruned = {layer.after_block for layer in config.layers} if config else set()
+        assert len(calls) == 4 - len(looked_at)
         for number, block in enumerate(model.blocks, start=1):
-            assert block.attn.fused_attn or number in pruned
+            assert block.attn.fused_attn == (number not in looked_at)
 
 
-def test_unfused_attention_stays_unfused_afterwards() -> None:
+@pytest.mark.parametrize(
+    ("config", "rows"),
+    [
+        (None, [None] * 4),
+        (TWO_LAYERS, [None] * 2),
+        (MERGED, [12, 6]),  # in blocks 2 and 4, behind blocks that keep 11 and 5 patch tokens
+        (UNSEEN, [None, None, 13, 10]),  # blocks 3 and 4: 12 and 9
+    ],
+)
+def test_sizes_are_one_row_for_fused_attention_to_add(
+    monkeypatch: pytest.MonkeyPatch, config: PruningConfig | None, rows: list[int | None]
+) -> None:
+    model = make("class token")
+    masks: list[Any] = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(*args: Any, attn_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        masks.append(attn_mask)
+        return fused(*args, attn_mask=attn_mask, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    ztp_search.apply(model, config)(images_for(model))
+    shapes = [None if mask is None else tuple(mask.shape) for mask in masks]
+    assert shapes == [None if n is None else (3, 1, 1, n) for n in rows]
+    for mask in masks:
+        if mask is not None:  # all is merged but what the I-stage drops, and the prefix is 1
+            assert mask.untyped_storage().nbytes() == mask.nbytes
+            assert not mask[..., 0].any() and mask.min() >= 0 and mask.exp().sum(-1).max() < 17.5
+
+
+@pytest.mark.parametrize("config", [TWO_LAYERS, MERGED, UNSEEN], ids=["drop", "merge", "unseen"])
+def test_unfused_attention_stays_unfused_afterwards(config: PruningConfig) -> None:
     model = make("class token")
     for block in model.blocks:
         block.attn.fused_attn = False
     stock = model(images_for(model))
-    ztp_search.apply(ztp_search.apply(model, TWO_LAYERS), None)
+    ztp_search.apply(model, config)(images_for(model))
+    assert not any(block.attn.fused_attn for block in model.blocks)
+    ztp_search.apply(model, None)
     assert not any(block.attn.fused_attn for block in model.blocks)
     assert torch.equal(model(images_for(model)), stock)
 
@@ -157,8 +193,12 @@ def test_pruned_model_equals_the_forward_pass_by_hand(name: str) -> None:
     assert_equals_twin(make(name, torch.float64), TWO_LAYERS)
 
 
+# Those of merging are held to a reference of their own, in test_merging.py.
+DROPPING = [name for name in CHOICES if name not in ("similar", "sizes")]
+
+
 @pytest.mark.parametrize(
-    ("field", "value"), [(field, value) for field in CHOICES for value in CHOICES[field][1:]]
+    ("field", "value"), [(field, value) for field in DROPPING for value in CHOICES[field][1:]]
 )
 @pytest.mark.parametrize("name", ["class token", "qk norm", "distilled"])
 def test_every_variant_equals_the_forward_pass_by_hand(name: str, field: str, value: str) -> None:
@@ -166,8 +206,11 @@ def test_every_variant_equals_the_forward_pass_by_hand(name: str, field: str, va
     assert_equals_twin(make(name, torch.float64), config)
 
 
+@pytest.mark.parametrize("partition", ["sequential-u", "position"])
 @pytest.mark.parametrize("order", CHOICES["order"])
-def test_a_layer_after_every_block_equals_the_forward_pass_by_hand(order: str) -> None:
+def test_a_layer_after_every_block_equals_the_forward_pass_by_hand(
+    order: str, partition: str
+) -> None:
     layers = (
         PruningLayer(1, 1.0, 5, 1),  # S alone
         PruningLayer(2, 0.75, 0, 3),  # I alone
@@ -176,5 +219,6 @@ def test_a_layer_after_every_block_equals_the_forward_pass_by_hand(order: str) -
         PruningLayer(5, 0.01, 0, 1),  # down to one patch token
     )
     assert_equals_twin(
-        make("odd grid, more blocks", torch.float64), PruningConfig(layers, order=order)
+        make("odd grid, more blocks", torch.float64),
+        PruningConfig(layers, order=order, partition=partition),
     )

@@ -14,15 +14,19 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.backbone_examples import MERGED, UNSEEN
 from helpers.small_vits import MODELS, TWO_LAYERS, images_for, make
 from timm.models.vision_transformer import VisionTransformer
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ztp_search
-from ztp_search.pruning.config import CHOICES
+from ztp_search.pruning.config import CHOICES, PruningConfig
 
 VARIANTS = [(name, value) for name, values in CHOICES.items() for value in values]
+configs = pytest.mark.parametrize(
+    "config", [TWO_LAYERS, MERGED, UNSEEN], ids=["dropped", "merged", "by position"]
+)
 
 
 class NoBlockingCopies(TorchDispatchMode):
@@ -65,19 +69,22 @@ def forward(model: VisionTransformer, images: int = 4) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@configs
 @pytest.mark.parametrize("name", MODELS)
-def test_no_model_waits_for_the_host(name: str, dtype: torch.dtype) -> None:
+def test_no_model_waits_for_the_host(name: str, config: PruningConfig, dtype: torch.dtype) -> None:
     with make_believe_gpu(name, dtype) as model:
-        ztp_search.apply(model, TWO_LAYERS, record_tokens=True)
+        ztp_search.apply(model, config, record_tokens=True)
         logits = forward(model)
         assert logits.device.type == "cuda" and logits.dtype == dtype
         for layer in model.ztp_tokens:
-            assert layer["layer"].device.type == "cuda"
+            for recorded in ("layer", "merged", "into"):
+                assert layer[recorded].device.type == "cuda"
 
 
+@configs
 @pytest.mark.parametrize(("field", "value"), VARIANTS)
-def test_no_variant_waits_for_the_host(field: str, value: str) -> None:
-    config = dataclasses.replace(TWO_LAYERS, **{field: value})
+def test_no_variant_waits_for_the_host(config: PruningConfig, field: str, value: str) -> None:
+    config = dataclasses.replace(config, **{field: value})
     with make_believe_gpu("class token", torch.bfloat16) as model:
         assert forward(ztp_search.apply(model, config)).device.type == "cuda"
 
@@ -108,28 +115,60 @@ def waiting_is_an_error() -> Iterator[None]:
 
 @pytest.mark.gpu
 @on_a_gpu
+@configs
 @pytest.mark.parametrize("name", MODELS)
-def test_a_gpu_keeps_the_tokens_and_finds_the_logits_of_a_cpu(name: str) -> None:
+def test_a_gpu_keeps_the_tokens_and_finds_the_logits_of_a_cpu(
+    name: str, config: PruningConfig
+) -> None:
     model = make(name)
     x = images_for(model)
-    ztp_search.apply(model, TWO_LAYERS, record_tokens=True)
-    expected, tokens = model(x), [layer["layer"] for layer in model.ztp_tokens]
+    ztp_search.apply(model, config, record_tokens=True)
+    expected, tokens = model(x), model.ztp_tokens
     model, x = model.cuda(), x.cuda()
     model(x)  # the first forward allocates and chooses kernels
     with waiting_is_an_error():
         logits = model(x)
     torch.testing.assert_close(logits.cpu(), expected, rtol=1e-3, atol=1e-3)
-    for layer, kept in itertools.zip_longest(model.ztp_tokens, tokens):
-        assert torch.equal(layer["layer"].cpu(), kept)
+    for mine, on_cpu in itertools.zip_longest(model.ztp_tokens, tokens):
+        for recorded in ("layer", "merged", "into"):
+            assert torch.equal(mine[recorded].cpu(), on_cpu[recorded])
 
 
 @pytest.mark.gpu
 @on_a_gpu
+@configs
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_mixed_precision_does_not_wait_for_a_real_gpu(
+    config: PruningConfig, dtype: torch.dtype
+) -> None:
+    model = ztp_search.apply(make("class token").cuda(), config)
+    x = images_for(model).cuda()
+    with torch.autocast("cuda", dtype=dtype):
+        model(x)
+        with waiting_is_an_error():
+            logits = model(x)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.gpu
+@on_a_gpu
+@configs
+def test_a_gpu_gives_the_same_to_the_bit_each_time(config: PruningConfig) -> None:
+    model = ztp_search.apply(make("class token").cuda(), config)
+    x = images_for(model).cuda()
+    first = model(x)
+    for _ in range(5):
+        assert torch.equal(model(x), first)
+
+
+@pytest.mark.gpu
+@on_a_gpu
+@configs
 @pytest.mark.parametrize(("field", "value"), VARIANTS)
-def test_no_variant_waits_for_a_real_gpu(field: str, value: str) -> None:
+def test_no_variant_waits_for_a_real_gpu(config: PruningConfig, field: str, value: str) -> None:
     model = make("class token").cuda()
     x = images_for(model).cuda()
-    ztp_search.apply(model, dataclasses.replace(TWO_LAYERS, **{field: value}))
+    ztp_search.apply(model, dataclasses.replace(config, **{field: value}))
     model(x)
     with waiting_is_an_error():
         model(x)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 import torch
-from helpers.backbone_examples import REFUSED, Refused
+from helpers.backbone_examples import MERGED, REFUSED, UNSEEN, Refused
 from helpers.small_vits import MODELS, TWO_LAYERS, images_for, make, vit
 
 import ztp_search
@@ -12,6 +15,8 @@ from ztp_search import backbones
 from ztp_search.errors import ConfigError, ModelError
 from ztp_search.pruning.config import CHOICES, PruningConfig, PruningLayer
 from ztp_search.pruning.tokens import token_counts
+
+CONFIGS = {"dropped": TWO_LAYERS, "merged": MERGED, "by position": UNSEEN}
 
 # --- what is recorded ------------------------------------------------------------------------
 
@@ -45,12 +50,18 @@ def test_recorded_tokens_refer_to_the_unpruned_sequence(name: str) -> None:
 
 def test_a_layer_that_prunes_nothing_is_recorded_too() -> None:
     model = make("class token")
-    config = PruningConfig((PruningLayer(1), PruningLayer(2, 0.5), PruningLayer(3)))
-    ztp_search.apply(model, config, record_tokens=True)
-    model(images_for(model))
-    assert [entry["after_block"] for entry in model.ztp_tokens] == [1, 2, 3]
-    assert model.ztp_tokens[0]["i"].tolist() == [list(range(17))] * 3
-    assert torch.equal(model.ztp_tokens[2]["i"], model.ztp_tokens[1]["i"])
+    dropping = PruningConfig((PruningLayer(1), PruningLayer(2, 0.5), PruningLayer(3)))
+    merging = replace(
+        dropping, similar="merge", sizes="track",
+        layers=tuple(replace(layer, merge_share=1.0) for layer in dropping.layers),
+    )  # fmt: skip
+    for config, merged in ((dropping, 0), (merging, 8)):
+        ztp_search.apply(model, config, record_tokens=True)
+        model(images_for(model))
+        assert [entry["after_block"] for entry in model.ztp_tokens] == [1, 2, 3]
+        assert model.ztp_tokens[0]["i"].tolist() == [list(range(17))] * 3
+        assert torch.equal(model.ztp_tokens[2]["i"], model.ztp_tokens[1]["i"])
+        assert [entry["merged"].shape[1] for entry in model.ztp_tokens] == [0, merged, 0]
 
 
 def test_recorded_tokens_are_those_of_the_last_forward_pass() -> None:
@@ -65,11 +76,12 @@ def test_recorded_tokens_are_those_of_the_last_forward_pass() -> None:
         assert torch.equal(old["i"][:1], new["i"])
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("name", MODELS)
-def test_the_model_runs_on_the_counts_that_cost_says(name: str) -> None:
+def test_the_model_runs_on_the_counts_that_cost_says(name: str, config: PruningConfig) -> None:
     model = make(name)
-    expected = token_counts(backbones.geometry_of(model), TWO_LAYERS)
-    ztp_search.apply(model, TWO_LAYERS)
+    expected = token_counts(backbones.geometry_of(model), config)
+    ztp_search.apply(model, config)
     seen = []
     hooks = [
         module.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
@@ -88,10 +100,12 @@ def test_another_configuration_replaces_the_one_before() -> None:
     model, fresh = make("class token"), make("class token")
     x = images_for(model)
     one_layer = PruningConfig((PruningLayer(2, 0.5),))
-    ztp_search.apply(model, TWO_LAYERS)
-    model(x)
-    ztp_search.apply(model, one_layer)
-    assert torch.equal(model(x), ztp_search.apply(fresh, one_layer)(x))
+    expected = ztp_search.apply(fresh, one_layer)(x)
+    for config in CONFIGS.values():
+        ztp_search.apply(model, config)
+        model(x)
+        ztp_search.apply(model, one_layer)
+        assert torch.equal(model(x), expected)
 
 
 def test_pruning_reads_the_weights_of_the_moment() -> None:
@@ -102,9 +116,12 @@ def test_pruning_reads_the_weights_of_the_moment() -> None:
     assert torch.equal(model(x), ztp_search.apply(donor, TWO_LAYERS)(x))
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("name", ["class token", "no class token", "distilled"])
-def test_an_image_has_the_same_logits_alone_and_in_a_batch(name: str) -> None:
-    model = ztp_search.apply(make(name, torch.float64), TWO_LAYERS)
+def test_an_image_has_the_same_logits_alone_and_in_a_batch(
+    name: str, config: PruningConfig
+) -> None:
+    model = ztp_search.apply(make(name, torch.float64), config)
     x = images_for(model)
     alone = torch.cat([model(image[None]) for image in x])
     torch.testing.assert_close(alone, model(x), rtol=1e-9, atol=1e-10)
@@ -113,8 +130,8 @@ def test_an_image_has_the_same_logits_alone_and_in_a_batch(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_models_run(dtype: torch.dtype) -> None:
     model = make("class token", dtype)
-    for order in CHOICES["order"]:
-        config = PruningConfig(TWO_LAYERS.layers, order=order)
+    for two_layers, order in itertools.product((TWO_LAYERS, MERGED), CHOICES["order"]):
+        config = replace(two_layers, order=order)
         ztp_search.apply(model, config, record_tokens=True)
         logits = model(images_for(model))
         assert logits.dtype == dtype
@@ -122,9 +139,10 @@ def test_half_precision_models_run(dtype: torch.dtype) -> None:
         assert min(model.ztp_tokens[1][stage].shape[1] for stage in "si") == 1 + 5
 
 
-def test_a_pruned_model_can_be_fine_tuned() -> None:
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_pruned_model_can_be_fine_tuned(config: PruningConfig) -> None:
     model = make("class token").requires_grad_(True)
-    ztp_search.apply(model, TWO_LAYERS)
+    ztp_search.apply(model, config)
     model(images_for(model)).square().sum().backward()
     for block in model.blocks:
         assert block.attn.qkv.weight.grad.abs().sum() > 0
@@ -161,7 +179,8 @@ def test_a_configuration_that_does_not_fit_is_refused_and_changes_nothing(
 ) -> None:
     model = make("class token")
     x = images_for(model)
-    stock = model(x)
-    with pytest.raises(ConfigError):
-        ztp_search.apply(model, PruningConfig((layer,)))
-    assert torch.equal(model(x), stock)
+    for applied in (None, TWO_LAYERS, MERGED):
+        before = ztp_search.apply(model, applied)(x)
+        with pytest.raises(ConfigError):
+            ztp_search.apply(model, PruningConfig((layer,), similar="merge", sizes="track"))
+        assert torch.equal(model(x), before)

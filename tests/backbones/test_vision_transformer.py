@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ztp_search.backbones import ActivationCache, apply, backbone_of, pruner_of
 from ztp_search.errors import ModelError
+from ztp_search.pruning.methods import Sight
 
 
 def test_a_forward_without_blocks_is_refused_where_it_is_run_in_parts() -> None:
@@ -48,8 +49,46 @@ def test_an_attention_with_a_forward_of_its_own_is_refused(
         block.attn.forward = OwnForward(block.attn, calls)
     stock = model(x)
     with pytest.raises(ModelError, match=f"must run timm's own forward, but .*{unseen}"):
-        backbone_of(model).observe(1, tokens, "key")
+        backbone_of(model).observe(1, tokens, Sight(True, "key"))
     apply(model, TWO_LAYERS)
     with pytest.raises(ModelError, match=f"must run timm's own forward, but .*{unseen}"):
         model(x)
     assert torch.equal(apply(model, None)(x), stock)
+
+
+@pytest.mark.parametrize("features", ["key", "query", "value"])
+def test_where_no_attention_is_needed_a_forward_without_features_is_refused(
+    features: str,
+) -> None:
+    model = make("class token")
+    tokens = backbone_of(model).stem(images_for(model))
+    model.blocks[0].attn.forward = OwnForward(model.blocks[0].attn, ())
+    with pytest.raises(ModelError, match=f"did not call the module that gives {features}"):
+        backbone_of(model).observe(1, tokens, Sight(False, features))
+    for features_there in (None, "x"):
+        seen = backbone_of(model).observe(1, tokens, Sight(False, features_there))
+        assert seen.attention is None
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ["class token", "qk norm", "scale norms"])
+def test_a_biased_attention_equals_the_one_by_hand(name: str, fused: bool) -> None:
+    model = make(name, torch.float64)
+    backbone = backbone_of(model)
+    attn = model.blocks[0].attn
+    x = torch.randn(2, 17, 48, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    row = torch.linspace(-2.0, 2.0, 34, dtype=torch.float64).reshape(2, 1, 1, 17)
+    outputs: list[Tensor] = []
+    for image in range(2):
+        query, key, value = attn.qkv(x[image]).split(48, dim=-1)
+        heads = []
+        for own in (slice(0, 16), slice(16, 32), slice(32, 48)):
+            logits = attn.q_norm(query[:, own]) @ attn.k_norm(key[:, own]).T / 4.0  # sqrt(16)
+            heads.append((logits + row[image, 0, 0]).softmax(-1) @ value[:, own])
+        outputs.append(attn.proj(attn.norm(torch.cat(heads, dim=-1))))
+    handle = backbone.bias_attention(1, lambda: row)
+    attn.fused_attn = fused
+    biased = attn(x)
+    handle.remove()
+    torch.testing.assert_close(biased, torch.stack(outputs), rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(attn(x), biased)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from helpers.small_vits import MODELS, make, vit
+from helpers.small_vits import MODELS, TWO_LAYERS, make, vit
 from timm.models.eva import Eva
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import ParallelScalingBlock
 from torch import nn
+
+from ztp_search.pruning.config import PruningConfig, PruningLayer
 
 Make = Callable[[], nn.Module]
 
@@ -47,3 +50,15 @@ REFUSED: Mapping[str, Sequence[Refused]] = {
         Refused(lambda: nn.Linear(3, 3), ("Linear",)),
     ],
 }  # fmt: skip
+
+MERGED = replace(
+    TWO_LAYERS, similar="merge", sizes="track",
+    layers=tuple(replace(layer, merge_share=0.5) for layer in TWO_LAYERS.layers),
+)  # fmt: skip
+"""`TWO_LAYERS`, with most tokens merged into others."""
+
+UNSEEN = PruningConfig(
+    (PruningLayer(2, 1.0, 4), PruningLayer(3, 1.0, 3)),
+    partition="position", similar="merge", sizes="track",
+)  # fmt: skip
+"""Ranks no tokens: no block has to show its attention."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from helpers import reference
 
 from ztp_search.pruning.budget import Budget
-from ztp_search.pruning.config import PruningConfig
+from ztp_search.pruning.config import PruningConfig, PruningLayer
 from ztp_search.pruning.geometry import Geometry
 
 
@@ -47,7 +47,7 @@ def counts_by_hand(geometry: Geometry, config: PruningConfig) -> list[tuple[int,
 
 
 def macs_by_hand(geometry: Geometry, config: PruningConfig) -> tuple[int, int]:
-    """(backbone, overhead): 12 N D D + 2 N N D + 10 N D per block, H N N per WPR iteration."""
+    """(backbone, overhead): 12 N D D + 2 N N D + 10 N D per block, `overhead_by_hand` per layer."""
     width, prefix = geometry.embed_dim, geometry.prefix_tokens
     after = {layer.after_block: layer for layer in config.layers}
     kept = iter(counts_by_hand(geometry, config))
@@ -56,18 +56,39 @@ def macs_by_hand(geometry: Geometry, config: PruningConfig) -> tuple[int, int]:
         full = n + prefix
         backbone += 12 * full * width**2 + 2 * full**2 * width + 10 * full * width
         if block in after:
-            layer = after[block]
             _, out = next(kept)
-            i_stage, s_stage = out + layer.s_tokens < n, layer.s_tokens > 0
-            inner_order = config.order == "i'-s-i"
-            ranking = s_stage and (inner_order or not i_stage)
-            iterations = (layer.wpr_iterations if i_stage else 0) + (1 if ranking else 0)
-            overhead += iterations * geometry.heads * full * full
-            if s_stage:
-                ranked = n if inner_order else out + layer.s_tokens
-                overhead += (ranked // 2) * (ranked - ranked // 2) * width
+            overhead += overhead_by_hand(geometry, config, after[block], n, out)
             n = out
     return backbone + geometry.tail_macs_per_token * (n + prefix), overhead
+
+
+def overhead_by_hand(
+    geometry: Geometry, config: PruningConfig, layer: PruningLayer, n: int, out: int
+) -> int:
+    """What a layer adds that lets `out` of `n` patch tokens through, stage by stage."""
+    by_s = layer.s_tokens
+    by_i = n - by_s - out
+    left_by_i, ranked_by_s = (out, n) if config.order == "i'-s-i" else (out + by_s, out + by_s)
+    iterations = layer.wpr_iterations if by_i else 0
+    compared: list[tuple[int, int]] = []  # so many tokens, each with so many others
+    if by_s:
+        half = ranked_by_s // 2
+        compared.append((half, ranked_by_s - half))
+        ranked_already = config.order == "i-s" and by_i
+        if config.partition != "position" and not ranked_already:
+            iterations += 1
+    merged = by_s if config.similar == "merge" else 0
+    merged_by_i = reference.round_half_up(layer.merge_share, by_i)
+    if merged_by_i:
+        compared.append((by_i, left_by_i))
+        merged += merged_by_i
+    width = geometry.embed_dim if config.features == "x" else geometry.attn_dim
+    if config.metric == "manhattan":
+        width = 0
+    ranking = iterations * geometry.heads * (n + geometry.prefix_tokens) ** 2
+    similarity = sum(tokens * others * width for tokens, others in compared)
+    means = (out + geometry.prefix_tokens) * merged * geometry.embed_dim
+    return ranking + similarity + means
 
 
 def unpruned(geometry: Geometry) -> int:

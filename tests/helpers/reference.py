@@ -51,7 +51,7 @@ def prune_tokens(
     if config.order == "i'-s-i":
         after_s = everything
         if s_tokens > 0:
-            importance = layer.importance(everything, 1)  # I'
+            importance = layer.pre_ranking(everything)
             after_s = layer.prune_similar(everything, importance, s_tokens)
         after_i = after_s
         if i_stage:
@@ -66,7 +66,7 @@ def prune_tokens(
         after_s = after_i
         if s_tokens > 0:
             if not i_stage:
-                importance = layer.importance(everything, 1)
+                importance = layer.pre_ranking(everything)
             after_s = layer.prune_similar(after_i, importance, s_tokens)
     return Kept(after_s, after_i, layer.fallback, layer.gap)
 
@@ -89,6 +89,10 @@ class _Layer:
         self.permutation = permutation
         self.fallback = False
         self.gap = math.inf
+
+    def pre_ranking(self, tokens: list[int]) -> dict[int, float]:
+        """I'-stage: what the S-stage ranks tokens by; nothing where it goes by position."""
+        return {} if self.config.partition == "position" else self.importance(tokens, 1)
 
     def importance(self, tokens: list[int], iterations: int) -> dict[int, float]:
         """The score of each of `tokens`, which alone make up the graph."""
@@ -116,17 +120,19 @@ class _Layer:
         self, tokens: list[int], importance: dict[int, float], s_tokens: int
     ) -> list[int]:
         """S-stage: drop the `s_tokens` tokens of A that are most similar to a token of B."""
-        ranked = self.ranked(tokens, importance)
-        n = len(ranked)
+        in_sequence = [token for token in tokens if token >= self.prefix]
+        n = len(in_sequence)
         if self.config.partition == "random":
             assert self.permutation is not None
             order = [int(place) for place in self.permutation(n)]
-            in_sequence = [token for token in tokens if token >= self.prefix]
             group_b = [in_sequence[place] for place in order[: math.ceil(n / 2)]]
+        elif self.config.partition == "position":
+            group_b = in_sequence[0::2]  # the first, third, fifth, … of those that are left
         else:
+            ranked = self.ranked(tokens, importance)
             group_b = partition_b(ranked, self.config.partition)
             self._note_partition_gap([importance[token] for token in ranked])
-        group_a = [token for token in ranked if token not in group_b]
+        group_a = [token for token in in_sequence if token not in group_b]
 
         best: dict[int, float] = {}
         for a in group_a:

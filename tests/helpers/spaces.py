@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from helpers.geometries import DIGITS, budget_of, counts_by_hand, macs_by_hand
 
-from ztp_search.pruning.config import PruningConfig
+from ztp_search.pruning.config import CHOICES, PruningConfig
 from ztp_search.pruning.tokens import token_counts
 from ztp_search.space import SearchSpace, load_space, parse_space
 from ztp_search.space.decoder import Decoder
@@ -38,14 +38,18 @@ def assert_right(decoder: Decoder, config: PruningConfig) -> None:
     assert (1 - budget.tolerance) * budget.macs <= macs <= budget.macs
     assert space.layers[0] <= len(config.layers) <= space.layers[1]
     ranges = {block.block: block for block in space.blocks(geometry.depth)}
-    for layer in config.layers:
+    for layer, (n, kept) in zip(config.layers, counts_by_hand(geometry, config), strict=True):
         block = ranges[layer.after_block]
+        assert block.kept[0] - 0.51 / n <= kept / n <= block.kept[1] + 0.51 / n
+        assert block.merge_share[0] <= layer.merge_share <= block.merge_share[1]
         assert block.retention[0] <= layer.retention <= block.retention[1]
         assert block.s_tokens[0] <= layer.s_tokens <= block.s_tokens[1]
         assert block.wpr_iterations[0] <= layer.wpr_iterations <= block.wpr_iterations[1]
     assert space.v_min.low <= config.v_min <= space.v_min.high
     assert space.v_max.low <= config.v_max <= space.v_max.high
     assert config.v_min < config.v_max
+    for name, choices in CHOICES.items():
+        assert getattr(config, name) in space.variants.get(name, choices[:1])
     tokens = token_counts(geometry, config)
     for layer, (n, kept) in zip(config.layers, counts_by_hand(geometry, config), strict=True):
         assert tokens[layer.after_block - 1] == n + geometry.prefix_tokens

@@ -13,13 +13,16 @@ from ztp_search.study import NewTrial, StudyDriver, Update
 
 CONTRACT = {"seed": 0, "geometry": {"depth": 12, "heads": 6}, "space_sha256": "ab" * 32}
 BLOCKS = (3, 7)
-RANGES = {
+RANGES: dict[str, tuple[float, float] | tuple[str, ...]] = {
     "block03.retention": (0.3, 0.9),
     "block03.s_tokens": (2, 50),
     "block03.wpr_iterations": (30, 50),
+    "block03.merge_share": (0.0, 1.0),
     "block07.retention": (0.3, 0.9),
     "block07.s_tokens": (0, 20),
     "block07.wpr_iterations": (5, 10),
+    "block07.merge_share": (0.0, 0.5),
+    "sizes": ("ignore", "track"),
     "v_min": (0.0, 0.5),
     "v_max": (1.0, 20.0),
 }
@@ -36,8 +39,9 @@ def open_study(url: str, name: str = "s", **changes: object) -> StudyDriver:
 
 
 def config_of(number: int) -> PruningConfig:
-    layer = PruningLayer(3, retention=0.3 + number / 1000, s_tokens=10, wpr_iterations=30)
-    return PruningConfig((layer,), v_min=0.25, v_max=2.5)
+    layer = PruningLayer(3, 0.3 + number / 1000, s_tokens=10, wpr_iterations=30, merge_share=0.25)
+    sizes = "track" if number % 2 else "ignore"
+    return PruningConfig((layer,), v_min=0.25, v_max=2.5, sizes=sizes)
 
 
 def start(study: StudyDriver, *numbers: int, **attrs: Any) -> None:

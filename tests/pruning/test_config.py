@@ -29,6 +29,7 @@ def configs(draw: st.DrawFn) -> PruningConfig:
             draw(st.floats(0, 1, exclude_min=True)),
             draw(st.integers(0, 500)),
             draw(st.integers(1, 100)),
+            draw(st.floats(0, 1)),
         )
         for block in blocks
     )
@@ -43,9 +44,12 @@ def test_defaults_are_the_method_s() -> None:
     assert (config.v_min, config.v_max) == (0.01, 12.5)
     assert {name: getattr(config, name) for name in CHOICES} == {
         "variant": "zero-tprune", "partition": "sequential-u", "features": "key",
-        "metric": "cosine", "order": "i'-s-i", "aggregation": "eir",
+        "metric": "cosine", "order": "i'-s-i", "aggregation": "eir", "similar": "drop",
+        "sizes": "ignore",
     }  # fmt: skip
-    assert PruningLayer(3) == PruningLayer(3, retention=1.0, s_tokens=0, wpr_iterations=1)
+    assert PruningLayer(3) == PruningLayer(
+        3, retention=1.0, s_tokens=0, wpr_iterations=1, merge_share=0.0
+    )
 
 
 def test_configurations_cannot_be_changed() -> None:
@@ -76,6 +80,14 @@ def test_configurations_cannot_be_changed() -> None:
         ({"wpr_iterations": 0}, ["wpr_iterations", "0", "block 3"]),
         ({"wpr_iterations": 5.0}, ["wpr_iterations", "integer", "5.0"]),
         ({"wpr_iterations": True}, ["wpr_iterations", "integer", "True"]),
+        ({"merge_share": -0.1}, ["merge_share", "-0.1", "block 3"]),
+        ({"merge_share": 1.0000001}, ["merge_share", "1.0000001"]),
+        ({"merge_share": 50}, ["merge_share", "50"]),
+        ({"merge_share": math.nan}, ["merge_share", "nan"]),
+        ({"merge_share": math.inf}, ["merge_share", "inf"]),
+        ({"merge_share": True}, ["merge_share", "number", "True"]),
+        ({"merge_share": "0.5"}, ["merge_share", "number", "'0.5'"]),
+        ({"merge_share": None}, ["merge_share", "number", "None"]),
     ],
 )
 def test_a_wrong_layer_is_refused_with_field_and_value(
@@ -104,6 +116,10 @@ def test_a_wrong_layer_is_refused_with_field_and_value(
         ({"variant": "tome"}, ["variant", "zero-tprune", "'tome'"]),
         ({"metric": None}, ["metric", "cosine", "None"]),
         ({"order": ["i-s"]}, ["order", "i-s", "['i-s']"]),
+        ({"similar": "average"}, ["similar", "drop", "merge", "'average'"]),
+        ({"similar": True}, ["similar", "drop", "merge", "True"]),
+        ({"sizes": "keep"}, ["sizes", "ignore", "track", "'keep'"]),
+        ({"partition": "positions"}, ["partition", "position", "'positions'"]),
     ],
 )
 def test_a_wrong_configuration_is_refused_with_field_and_value(
@@ -124,6 +140,43 @@ def test_the_json_form_by_hand() -> None:
         "layers": [{"after_block": 3, "retention": 0.8, "s_tokens": 10, "wpr_iterations": 5}],
         "metric": "euclidean",
     }
+
+
+def test_the_json_form_of_merging_by_hand() -> None:
+    config = PruningConfig(
+        (PruningLayer(3, 0.8, 10, 5, 0.25), PruningLayer(4, 1, 2)),
+        similar="merge", sizes="track", partition="position",
+    )  # fmt: skip
+    assert config.to_dict() == {
+        "variant": "zero-tprune",
+        "v_min": 0.01,
+        "v_max": 12.5,
+        "layers": [
+            {"after_block": 3, "retention": 0.8, "s_tokens": 10, "wpr_iterations": 5,
+             "merge_share": 0.25},
+            {"after_block": 4, "retention": 1.0, "s_tokens": 2, "wpr_iterations": 1},
+        ],
+        "partition": "position",
+        "similar": "merge",
+        "sizes": "track",
+    }  # fmt: skip
+
+
+def test_a_json_form_from_before_merging_means_what_it_meant() -> None:
+    data = {
+        "variant": "zero-tprune-uni", "v_min": 0.02, "v_max": 3.0, "order": "i-s",
+        "layers": [{"after_block": 3, "retention": 0.8, "s_tokens": 10, "wpr_iterations": 5}],
+    }  # fmt: skip
+    config = PruningConfig.from_dict(data)
+    assert config.layers[0].merge_share == 0.0
+    assert (config.similar, config.sizes) == ("drop", "ignore")
+    assert config.to_dict() == data
+    layer = data["layers"][0] | {"merge_share": 0}
+    stated = PruningConfig.from_dict(
+        data | {"layers": [layer], "similar": "drop", "sizes": "ignore"}
+    )
+    assert stated == config and stated.to_dict() == data
+    assert stated.digest() == config.digest()
 
 
 @given(configs())
@@ -158,6 +211,11 @@ def test_layers_alone_are_enough() -> None:
             ["config.layers[1]", "unknown", "'rate'", "retention"],
         ),
         ({"layers": [{"after_block": 1, "retention": None}]}, ["retention", "None", "block 1"]),
+        ({"layers": [{"after_block": 1, "merge_share": 2}]}, ["merge_share", "2", "block 1"]),
+        ({"layers": [{"after_block": 1, "merge_share": "all"}]}, ["merge_share", "'all'"]),
+        ({"layers": [], "merge_share": 0.5}, ["config", "unknown", "'merge_share'"]),
+        ({"layers": [], "similar": None}, ["similar", "drop", "None"]),
+        ({"layers": [], "sizes": "tracked"}, ["sizes", "track", "'tracked'"]),
         ({"layers": [], "v_min": None}, ["v_min", "None"]),
     ],
 )
@@ -188,6 +246,7 @@ def test_whatever_differs_changes_the_digest() -> None:
             dataclasses.replace(base, layers=(dataclasses.replace(layer, **change),))
             for change in (
                 {"after_block": 3}, {"retention": 0.5001}, {"s_tokens": 2}, {"wpr_iterations": 4},
+                {"merge_share": 0.01},
             )
         ),
     ]  # fmt: skip
@@ -198,6 +257,7 @@ def test_whole_numbers_count_as_numbers() -> None:
     assert PruningConfig(v_min=0, v_max=1) == PruningConfig(v_min=0.0, v_max=1.0)
     assert PruningConfig(v_min=0, v_max=1).digest() == PruningConfig(v_min=0.0, v_max=1.0).digest()
     assert isinstance(PruningLayer(1, retention=1).retention, float)
+    assert isinstance(PruningLayer(1, merge_share=1).merge_share, float)
 
 
 def test_keys_are_checked_with_the_error_that_is_asked_for() -> None:

@@ -71,6 +71,16 @@ def refusal(folder: Path, data: Any) -> str:
     return one_line(error)
 
 
+MERGING: list[dict[str, Any]] = [
+    changed(CONFIG, "layers.1.merge_share", 0.5),
+    CONFIG | {"similar": "merge"},
+    CONFIG | {"sizes": "track"},
+    CONFIG | {"partition": "position"},
+    changed(CONFIG, "layers.0.merge_share", 1.0) | {"similar": "merge", "sizes": "track"},
+]
+"""What files of version 1 could not say."""
+
+
 # --- what is written and read back ---------------------------------------------------------------
 
 
@@ -109,6 +119,54 @@ def test_a_hand_written_file_needs_only_layers(tmp_path: Path) -> None:
 def test_load_config_gives_the_configuration_alone(tmp_path: Path) -> None:
     path = write(tmp_path, FULL)
     assert load_config(path) == load_config(str(path)) == PruningConfig.from_dict(CONFIG)
+
+
+@pytest.mark.parametrize("config", MERGING, ids=str)
+def test_what_version_1_could_not_say_is_written_as_version_2(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    file = ConfigFile(PruningConfig.from_dict(config), model=FULL["model"])
+    assert file.to_dict()["version"] == 2
+    assert file.to_dict()["tokens"] == TOKENS
+    again = read_config_file(write(tmp_path, file.dumps()))
+    assert again == file and again.dumps() == file.dumps()
+
+
+def test_what_version_1_can_say_is_written_as_version_1() -> None:
+    variant = {"features": "x", "metric": "manhattan", "order": "i-s", "aggregation": "max"}
+    stated = {"similar": "drop", "sizes": "ignore", "partition": "sequential-u"}
+    no_share = changed(CONFIG, "layers.0.merge_share", 0.0)
+    for config in (CONFIG, CONFIG | variant, no_share | stated, {"layers": []}):
+        document = ConfigFile(PruningConfig.from_dict(config)).to_dict()
+        assert document["version"] == 1
+        assert not {"similar", "sizes", "partition"} & document["config"].keys()
+        assert all("merge_share" not in layer for layer in document["config"]["layers"])
+
+
+def test_both_versions_are_read(tmp_path: Path) -> None:
+    for version in (1, 2):
+        file = read_config_file(write(tmp_path, FULL | {"version": version}))
+        assert file.config == PruningConfig.from_dict(CONFIG)
+        assert file.to_dict()["version"] == 1
+    for config in MERGING:
+        merging = MINIMAL | {"config": config}
+        unnumbered = {key: value for key, value in merging.items() if key != "version"}
+        for document in (merging | {"version": 2}, unnumbered):
+            read = read_config_file(write(tmp_path, document)).config
+            assert read == PruningConfig.from_dict(config)
+
+
+def test_merging_costs_what_is_done_by_hand(tmp_path: Path) -> None:
+    # After block 1 all of the 3 pruned are merged: each is compared with 7 that stay, 3 * 7 of
+    # width 8 are 168, and means are (7 + 1) * 3 * 8 = 192. After block 3 S merges its 2, and of
+    # the 3 that I prunes half, so 2: each is compared with 2 that stay, 3 * 2 * 8 = 48, and means
+    # are (2 + 1) * 4 * 8 = 96. 168 + 192 + 48 + 96 = 504 more than 6028, the same tokens.
+    config = changed(changed(CONFIG, "layers.0.merge_share", 1.0), "layers.1.merge_share", 0.5)
+    config |= {"similar": "merge", "sizes": "track"}
+    gflops = GFLOPS | {"total": 6532e-9, "overhead": 2094e-9}
+    full = FULL | {"version": 2, "config": config, "gflops": gflops}
+    read_config_file(write(tmp_path, full))
+    assert "gflops.total" in refusal(tmp_path, full | {"gflops": GFLOPS})
 
 
 # --- contradictions ------------------------------------------------------------------------------
@@ -200,10 +258,10 @@ def test_a_missing_size_of_the_model_is_named(tmp_path: Path) -> None:
     assert "'heads'" in refusal(tmp_path, changed(FULL, "model.geometry", geometry))
 
 
-@pytest.mark.parametrize("value", [2, 0, "1", None, True, 1.0, [1]])
+@pytest.mark.parametrize("value", [3, 0, -1, "1", "2", None, True, 1.0, 2.0, [1]])
 def test_another_version_is_refused(tmp_path: Path, value: Any) -> None:
     message = refusal(tmp_path, MINIMAL | {"version": value})
-    assert "config.json: version must be 1" in message and repr(value) in message
+    assert "config.json: version must be 1 or 2" in message and repr(value) in message
 
 
 @pytest.mark.parametrize("value", ["ztp-search/space", "", None, 1, ["ztp-search/pruning-config"]])
@@ -236,6 +294,10 @@ def test_another_format_is_refused(tmp_path: Path, value: Any) -> None:
         ("config.layers.1.s_tokens", 2.0, ["s_tokens", "integer", "2.0"]),
         ("config.v_min", False, ["v_min", "number", "False"]),
         ("config.variant", "tome", ["variant", "zero-tprune", "'tome'"]),
+        ("config.layers.0.merge_share", True, ["merge_share", "number", "True"]),
+        ("config.layers.0.merge_share", 1.5, ["merge_share", "1.5"]),
+        ("config.similar", "average", ["similar", "merge", "'average'"]),
+        ("config.sizes", True, ["sizes", "track", "True"]),
     ],
 )
 def test_a_value_of_a_wrong_kind_is_refused(

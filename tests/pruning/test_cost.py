@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 from helpers import reference
+from helpers.geometries import GEOMETRIES, macs_by_hand, size_of
 from helpers.random_configs import random_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,9 +131,34 @@ def tiny() -> VisionTransformer:
         (PruningLayer(1, 0.75, 0, 3), {}, (5, 4, 4), 150),
         # I first: 3 iterations; S compares 1 * 2 of the 3 left: 16
         (PruningLayer(1, 0.75, 1, 3), {"order": "i-s"}, (5, 3, 3), 166),
-        # absolute differences are not multiply-adds
+        # absolute differences are no multiply-adds
         (PruningLayer(1, 1.0, 2, 3), {"metric": "manhattan"}, (5, 3, 3), 50),
         (PruningLayer(1, 1.0, 0, 3), {}, (5, 5, 5), 0),
+        (PruningLayer(1, 1.0, 0, 3, 1.0), {"similar": "merge"}, (5, 5, 5), 0),
+        # by position nothing is ranked for the S-stage: its 2 * 2 pairs alone, 32
+        (PruningLayer(1, 1.0, 2, 3), {"partition": "position"}, (5, 3, 3), 32),
+        (PruningLayer(1, 1.0, 2, 3), {"partition": "position", "order": "i-s"}, (5, 3, 3), 32),
+        # the I-stage's 3 iterations, 150, as well
+        (PruningLayer(1, 0.75, 1, 3), {"partition": "position"}, (5, 3, 3), 182),
+        (PruningLayer(1, 0.75, 1, 3), {"partition": "position", "order": "i-s"}, (5, 3, 3), 166),
+        # 2 merged into 2 patch tokens and a prefix token, all of width 8: 2 * 3 * 8 = 48 more
+        (PruningLayer(1, 1.0, 2, 3), {"similar": "merge"}, (5, 3, 3), 130),
+        # I merges 1 into one of 3: 1 * 3 pairs are 24, the means 1 * 4 * 8 = 32; WPR 150
+        (PruningLayer(1, 0.75, 0, 3, 1.0), {}, (5, 4, 4), 206),
+        # and where it is not merged after all, 0.4 of 1: none is compared
+        (PruningLayer(1, 0.75, 0, 3, 0.4), {}, (5, 4, 4), 150),
+        # of 2, half a token is 1: both are compared with 2, 32, and one is merged, 1 * 3 * 8 = 24
+        (PruningLayer(1, 0.5, 0, 3, 0.25), {}, (5, 3, 3), 206),
+        # absolute differences are no multiply-adds, means are
+        (PruningLayer(1, 0.5, 0, 3, 0.25), {"metric": "manhattan"}, (5, 3, 3), 174),
+        # both: I' 50, S 32, I 150 and 1 * 2 pairs with those left, 16; the means of 2, 48
+        (PruningLayer(1, 0.75, 1, 3, 1.0), {"similar": "merge"}, (5, 3, 3), 296),
+        # I first: 150 and 1 * 3 pairs, as S takes its one of the 3 later, 24; S 16; 48
+        (PruningLayer(1, 0.75, 1, 3, 1.0), {"similar": "merge", "order": "i-s"}, (5, 3, 3), 238),
+        # S drops what it prunes: only the other is in the means, 24
+        (PruningLayer(1, 0.75, 1, 3, 1.0), {"order": "i-s"}, (5, 3, 3), 214),
+        # sizes cost nothing: their logarithm is added to logits
+        (PruningLayer(1, 1.0, 2, 3), {"similar": "merge", "sizes": "track"}, (5, 3, 3), 130),
     ],
 )
 def test_a_tiny_model_costs_the_sum_by_hand(
@@ -158,6 +184,9 @@ def test_similarity_costs_the_width_of_what_it_compares(features: str, width: in
     wide = dataclasses.replace(TINY, attn_dim=16)  # heads wider than the residual stream's share
     out = cost.flops(wide, PruningConfig((PruningLayer(1, 1.0, 2),), features=features))
     assert out.overhead == 50 + 2 * 2 * width
+    merging = PruningConfig((PruningLayer(1, 0.5, 0, 1, 1.0),), features=features)
+    # one iteration, 2 * 2 pairs, and 2 merged into 2 tokens and the prefix, which are of width 8
+    assert cost.flops(wide, merging).overhead == 50 + 2 * 2 * width + 2 * 3 * 8
 
 
 def test_rounding_honours_the_decimal() -> None:
@@ -196,13 +225,40 @@ def test_blocks_sum_up_and_counts_equal_the_reference(config: PruningConfig) -> 
     assert out.backbone == 50_000 + in_blocks + 160 * out.tokens[-1] + 320
     assert out.overhead == sum(block.overhead for block in out.blocks)
     assert out.total == out.backbone + out.overhead
-    pruned = [before > after for before, after in zip(out.tokens, out.tokens[1:], strict=False)]
-    assert [block.overhead > 0 for block in out.blocks] == pruned
+    s_tokens = {layer.after_block: layer.s_tokens for layer in config.layers}
+    variant = (config.partition, config.metric, config.similar)
+    for block, before, left in zip(out.blocks, out.tokens, out.tokens[1:], strict=False):
+        # absolute differences of tokens that nothing ranks, and that are dropped, cost nothing
+        by_s_alone = before - left == s_tokens.get(block.block)
+        free = by_s_alone and variant == ("position", "manhattan", "drop")
+        assert (block.overhead > 0) == (left < before and not free)
     assert list(out.tokens) == sorted(out.tokens, reverse=True)
     assert min(out.tokens) >= 3
     gflops = out.gflops()
     assert gflops["total"] == out.total / 1e9
     assert gflops["total"] == pytest.approx(gflops["backbone"] + gflops["overhead"])
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=size_of)
+def test_random_configurations_cost_the_sum_by_hand(geometry: Geometry) -> None:
+    rng = random.Random(0)
+    for _ in range(200):
+        config = random_config(rng, geometry, least_layers=0)
+        out = cost.flops(geometry, config)
+        assert (out.backbone, out.overhead) == macs_by_hand(geometry, config), config
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(configs())
+def test_merging_costs_no_tokens_and_never_less_than_dropping(config: PruningConfig) -> None:
+    out = cost.flops(GEOMETRY, config)
+    layers = tuple(dataclasses.replace(layer, merge_share=0.0) for layer in config.layers)
+    dropping = dataclasses.replace(config, layers=layers, similar="drop", sizes="ignore")
+    dropped = cost.flops(GEOMETRY, dropping)
+    assert (dropped.tokens, dropped.backbone) == (out.tokens, out.backbone)
+    assert dropped.overhead <= out.overhead
+    tracked = dataclasses.replace(config, sizes="track")
+    assert cost.flops(GEOMETRY, tracked).overhead == out.overhead
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

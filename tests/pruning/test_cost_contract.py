@@ -32,14 +32,19 @@ class TimeTable(CostModel):
 
     def layer_cost(self, config: PruningConfig) -> LayerCost:
         if self.counts != "total":
-            return lambda _patch_tokens, _kept, _knobs: 0
-        return lambda patch_tokens, kept, _knobs: 700 * patch_tokens if kept < patch_tokens else 0
+            return lambda _patch_tokens, _kept, _values: 0
+        return lambda patch_tokens, kept, _values: 700 * patch_tokens if kept < patch_tokens else 0
 
 
 MEMBERS: Mapping[str, type[CostModel]] = {**COST_MODELS, "time-table": TimeTable}
 ALL = pytest.mark.parametrize("name", MEMBERS)
 MODELS = pytest.mark.parametrize("geometry", GEOMETRIES, ids=size_of)
 CONFIG = PruningConfig((PruningLayer(2, 0.9, 5, 3), PruningLayer(4, 0.7, 0, 9)))
+MERGED = PruningConfig(
+    (PruningLayer(2, 0.9, 5, 3, merge_share=0.4), PruningLayer(4, 0.7, 0, 9, merge_share=1.0)),
+    similar="merge", sizes="track", partition="position",
+)  # fmt: skip
+CONFIGS = pytest.mark.parametrize("config", [CONFIG, MERGED], ids=["dropped", "merged"])
 
 
 @ALL
@@ -62,16 +67,19 @@ def test_costs_are_integers_that_never_fall_with_a_token(name: str, geometry: Ge
 
 @ALL
 @MODELS
-def test_the_total_is_the_sum_of_its_parts(name: str, geometry: Geometry) -> None:
+@CONFIGS
+def test_the_total_is_the_sum_of_its_parts(
+    name: str, geometry: Geometry, config: PruningConfig
+) -> None:
     model = MEMBERS[name](geometry)
-    tokens = token_counts(geometry, CONFIG)
+    tokens = token_counts(geometry, config)
     prefix = geometry.prefix_tokens
     parts = model.fixed() + model.tail(tokens[-1]) + sum(model.block(n) for n in tokens[:-1])
-    for layer in CONFIG.layers:
+    for layer in config.layers:
         n_in, n_out = tokens[layer.after_block - 1], tokens[layer.after_block]
-        knobs = (layer.s_tokens, layer.wpr_iterations)
-        parts += model.layer_cost(CONFIG)(n_in - prefix, n_out - prefix, knobs)
-    assert model.total(CONFIG) == parts
+        values = (layer.s_tokens, layer.wpr_iterations, layer.merge_share)
+        parts += model.layer_cost(config)(n_in - prefix, n_out - prefix, values)
+    assert model.total(config) == parts
 
 
 @ALL
@@ -87,13 +95,18 @@ def test_without_layers_it_is_the_unpruned_model(name: str, geometry: Geometry) 
 def test_the_backbone_alone_leaves_out_what_layers_add(name: str, geometry: Geometry) -> None:
     total: CostModel = MEMBERS[name](geometry)
     backbone = MEMBERS[name](geometry, "backbone")
-    assert backbone.layer_cost(CONFIG)(50, 40, (5, 3)) == 0
-    assert backbone.total(CONFIG) <= total.total(CONFIG)
+    for config in (CONFIG, MERGED):
+        assert backbone.layer_cost(config)(50, 40, (5, 3, 1.0)) == 0
+        assert backbone.total(config) <= total.total(config)
+    assert backbone.total(CONFIG) == backbone.total(MERGED)  # the same tokens
     assert backbone.unpruned() == total.unpruned()
 
 
 @MODELS
-def test_gflops_are_those_of_the_published_formulas(geometry: Geometry) -> None:
-    backbone, overhead = macs_by_hand(geometry, CONFIG)
-    assert COST_MODELS["gflops"](geometry).total(CONFIG) == backbone + overhead
-    assert COST_MODELS["gflops"](geometry, "backbone").total(CONFIG) == backbone
+@CONFIGS
+def test_gflops_are_those_of_the_published_formulas(
+    geometry: Geometry, config: PruningConfig
+) -> None:
+    backbone, overhead = macs_by_hand(geometry, config)
+    assert COST_MODELS["gflops"](geometry).total(config) == backbone + overhead
+    assert COST_MODELS["gflops"](geometry, "backbone").total(config) == backbone

@@ -56,7 +56,7 @@ def test_cost_equals_fvcore_on_the_model_as_run(name: str) -> None:
     rng = random.Random(name)
     assert backbones.fvcore_macs(model) == cost.flops(geometry, PruningConfig()).total
     for _ in range(CONFIGS_EACH):
-        config = random_config(rng, geometry)
+        config = random_config(rng, geometry, least_layers=0)
         ztp_search.apply(model, config)
         out = cost.flops(geometry, config)
         assert out.total == backbones.fvcore_macs(model), config
@@ -69,10 +69,12 @@ def test_cost_equals_fvcore_on_the_model_as_run(name: str) -> None:
 def test_cost_equals_a_plain_fvcore_analysis(name: str) -> None:
     model = SMALL[name]().eval()
     geometry = backbones.geometry_of(model)
-    config = PruningConfig(
+    layers = (PruningLayer(1, 0.8, 3, 4, merge_share=0.5), PruningLayer(2, 0.7, 0, 2, 1.0))
+    dropping = PruningConfig(
         (PruningLayer(1, 0.8, 3, 4), PruningLayer(2, 0.7, 0, 2)), features="value"
     )
-    for applied in (None, config):
+    merging = PruningConfig(layers, similar="merge", sizes="track", features="x")
+    for applied in (None, dropping, merging):
         ztp_search.apply(model, applied)
         for block in model.blocks:
             block.attn.fused_attn = False  # fvcore counts nothing for the fused call
@@ -105,8 +107,13 @@ def test_a_real_deit_costs_what_fvcore_counts() -> None:
     model = timm.create_model("deit_tiny_patch16_224", pretrained=False)
     assert backbones.fvcore_macs(model) == 1_258_411_200
     layers = tuple(PruningLayer(block, 0.8, 6, 5) for block in (3, 6, 9))
-    ztp_search.apply(model, PruningConfig(layers))
-    expected = cost.flops(backbones.geometry_of(model), PruningConfig(layers))
-    assert backbones.fvcore_macs(model) == expected.total
+    tome = PruningConfig(
+        tuple(PruningLayer(block, s_tokens=13) for block in range(1, 12)),
+        similar="merge", sizes="track", partition="position",
+    )  # fmt: skip
+    for config in (PruningConfig(layers), tome):
+        ztp_search.apply(model, config)
+        expected = cost.flops(backbones.geometry_of(model), config)
+        assert backbones.fvcore_macs(model) == expected.total
 
 

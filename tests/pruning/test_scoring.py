@@ -12,6 +12,7 @@ import torch
 from helpers import reference
 from helpers.random_attention import EVERY_HEAD, layers, random_case
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from ztp_search.pruning import scoring
@@ -41,6 +42,13 @@ def assert_same(
         assert fast.after_s[image].tolist() == expected.after_s
         assert fast.after_i[image].tolist() == expected.after_i
         assert bool(fast.fallback[image]) == expected.fallback
+
+
+def ends(kept: scoring.Kept, image: int) -> dict[int, int]:
+    """Where each merged token of an image went."""
+    assert kept.merged is not None
+    tokens, into = kept.merged.tokens[image].tolist(), kept.merged.into[image].tolist()
+    return dict(zip(tokens, into, strict=True))
 
 
 # --- weighted PageRank -----------------------------------------------------------------------
@@ -109,6 +117,40 @@ def test_attention_to_pruned_tokens_alone_breaks_nothing() -> None:
     assert set(kept.after_i[0].tolist()) < set(kept.after_s[0].tolist())
 
 
+def test_tokens_that_nothing_ranks_need_no_attention() -> None:
+    attention, features = random_case(15, images=2, heads=3, tokens=17, sharpness=1.0)
+    for order, similar in itertools.product(CHOICES["order"], CHOICES["similar"]):
+        config = PruningConfig(partition="position", order=order, similar=similar)
+        layer: dict[str, Any] = {
+            "prefix_tokens": 1, "class_token": True,
+            "s_tokens": 5, "kept": 11, "wpr_iterations": 3,
+        }  # fmt: skip
+        seen = scoring.prune_tokens(attention, features, config, **layer)
+        blind = scoring.prune_tokens(None, features, config, **layer)
+        assert torch.equal(blind.layer, seen.layer)
+        assert blind.fallback.tolist() == seen.fallback.tolist() == [False, False]
+        if similar == "merge":
+            assert [ends(blind, image) for image in (0, 1)] == [
+                ends(seen, image) for image in (0, 1)
+            ]
+
+
+def test_what_is_not_compared_needs_no_features() -> None:
+    attention, features = random_case(16, images=2, heads=3, tokens=17, sharpness=1.0)
+    layer: dict[str, Any] = {
+        "prefix_tokens": 1, "class_token": True, "s_tokens": 0, "kept": 11, "wpr_iterations": 3,
+    }  # fmt: skip
+    for merge_share in (0.0, 0.09):  # of 5: 0.45, which is none
+        seen = scoring.prune_tokens(
+            attention, features, PruningConfig(), **layer, merge_share=merge_share
+        )
+        blind = scoring.prune_tokens(
+            attention, None, PruningConfig(), **layer, merge_share=merge_share
+        )
+        assert torch.equal(blind.layer, seen.layer)
+        assert blind.merged is None and seen.merged is None
+
+
 # --- heads -----------------------------------------------------------------------------------
 
 
@@ -139,11 +181,17 @@ def test_aggregation_equals_the_reference(how: str) -> None:
 # --- the pruning layer against the reference -------------------------------------------------
 
 
+MERGE_SHARES = st.sampled_from([0.0, 0.3, 0.5, 1.0])
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(layers())
-def test_pruning_layer_equals_the_reference(drawn: dict[str, Any]) -> None:
+@given(layers(), MERGE_SHARES)
+def test_pruning_layer_equals_the_reference(drawn: dict[str, Any], merge_share: float) -> None:
+    """Which knows of no merging: that changes nothing of which tokens are kept."""
     attention, features = drawn["case"]
-    fast = scoring.prune_tokens(attention, features, drawn["config"], **drawn["layer"])
+    fast = scoring.prune_tokens(
+        attention, features, drawn["config"], **drawn["layer"], merge_share=merge_share
+    )
     slow = by_reference(attention, features, drawn["config"], **drawn["layer"])
     assert_same(fast, slow)
 
@@ -245,10 +293,41 @@ def test_prefix_is_never_pruned_and_indices_ascend(drawn: dict[str, Any]) -> Non
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(layers())
-def test_an_image_is_pruned_alike_alone_and_in_a_batch(drawn: dict[str, Any]) -> None:
+@given(layers(), MERGE_SHARES)
+def test_what_is_merged_was_pruned_and_is_in_a_kept_patch_token(
+    drawn: dict[str, Any], merge_share: float
+) -> None:
     attention, features = drawn["case"]
-    batch = scoring.prune_tokens(attention, features, drawn["config"], **drawn["layer"])
+    config, layer = drawn["config"], drawn["layer"]
+    kept = scoring.prune_tokens(attention, features, config, **layer, merge_share=merge_share)
+    n = attention.shape[-1] - layer["prefix_tokens"]
+    by_importance = n - layer["s_tokens"] - layer["kept"]
+    count = layer["s_tokens"] if config.similar == "merge" else 0
+    count += reference.round_half_up(merge_share, by_importance)
+    if count == 0:
+        assert kept.merged is None
+        return
+    assert kept.merged is not None
+    assert kept.merged.tokens.shape == kept.merged.into.shape == (3, count)
+    for image in range(3):
+        tokens, into = kept.merged.tokens[image].tolist(), kept.merged.into[image].tolist()
+        pruned = set(range(attention.shape[-1])) - set(kept.layer[image].tolist())
+        assert len(set(tokens)) == count and set(tokens) <= pruned
+        prefix, left = layer["prefix_tokens"], kept.layer.shape[1]
+        assert all(end == -1 or prefix <= end < left for end in into)
+        if merge_share == 1.0 and config.similar == "merge":  # nothing is dropped
+            assert -1 not in into
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(layers(), MERGE_SHARES)
+def test_an_image_is_pruned_alike_alone_and_in_a_batch(
+    drawn: dict[str, Any], merge_share: float
+) -> None:
+    attention, features = drawn["case"]
+    batch = scoring.prune_tokens(
+        attention, features, drawn["config"], **drawn["layer"], merge_share=merge_share
+    )
     for image, slow in enumerate(
         by_reference(attention, features, drawn["config"], **drawn["layer"])
     ):
@@ -256,15 +335,18 @@ def test_an_image_is_pruned_alike_alone_and_in_a_batch(drawn: dict[str, Any]) ->
             continue
         alone = scoring.prune_tokens(
             attention[image : image + 1], features[image : image + 1],
-            drawn["config"], **drawn["layer"],
+            drawn["config"], **drawn["layer"], merge_share=merge_share,
         )  # fmt: skip
         assert alone.after_s[0].tolist() == batch.after_s[image].tolist()
         assert alone.after_i[0].tolist() == batch.after_i[image].tolist()
         assert bool(alone.fallback[0]) == bool(batch.fallback[image])
+        assert (alone.merged is None) == (batch.merged is None)
+        if alone.merged is not None and batch.merged is not None:
+            assert ends(alone, 0) == ends(batch, image)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(layers().filter(lambda drawn: drawn["config"].partition != "random"))
+@given(layers().filter(lambda drawn: drawn["config"].partition not in ("random", "position")))
 def test_the_order_of_patch_tokens_does_not_matter(drawn: dict[str, Any]) -> None:
     attention, features = drawn["case"]
     prefix, n = drawn["layer"]["prefix_tokens"], attention.shape[-1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import random
 import re
 import subprocess
@@ -44,6 +45,7 @@ from ztp_search.pruning.config import PruningConfig, PruningLayer
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.space import SearchSpace, load_space
 from ztp_search.space.decoder import Decoder
+from ztp_search.space.locations import sets_of
 
 SHIPPED = {
     "deit_tiny": DEIT_T, "deit_small": DEIT_S, "deit_base": DEIT_B, "vit_small": DEIT_S,
@@ -79,6 +81,14 @@ def test_every_shipped_space_meets_its_budgets(name: str, share: float, counts: 
         assert_right(decoder, decoder.decode(point))
 
 
+VARIANTS = {
+    "similar": st.sampled_from(["drop", "merge", ["drop", "merge"]]),
+    "sizes": st.sampled_from(["ignore", ["track", "ignore"]]),
+    "partition": st.sampled_from(["alternate", ["sequential-u", "position"]]),
+    "features": st.sampled_from(["key", ["x", "key"]]),
+}
+
+
 @st.composite
 def spaces(draw: st.DrawFn, depth: int) -> SearchSpace:
     """Any space in which every layer can prune, with ranges as narrow or wide as they come."""
@@ -102,6 +112,9 @@ def spaces(draw: st.DrawFn, depth: int) -> SearchSpace:
         wpr_iterations=per_block(lambda: interval(st.integers(1, 60))),
         v_max={"low": 0.7, "high": draw(st.sampled_from([0.7, 50.0])), "log": draw(st.booleans())},
         order=draw(st.sampled_from(["i'-s-i", "i-s"])),
+        kept=draw(st.sampled_from([[0.0001, 1.0], [0.4, 1.0], [0.5, 0.8]])),
+        merge_share=per_block(lambda: [each / 100 for each in interval(st.integers(0, 100))]),
+        **{name: draw(some) for name, some in VARIANTS.items()},
     )
 
 
@@ -228,19 +241,20 @@ def test_another_process_decodes_the_same() -> None:
 
 
 DECODED = {
-    "deit_tiny": "9c8015928f2f5aca1aaa1fedc6ba1188",
-    "deit_small": "2a8b48281d79a0f81c25c98f14ac9074",
-    "deit_base": "95fc6ba1d010a7f61df0967b0945f706",
-    "vit_small": "b8b80679ab05275fa823f88cecf05a10",
-    "vit_base": "d7a98f55232f3421fb15f6c9de29e0ec",
-    "digits": "a928ee5c78805c1adbf41291f3b1624c",
-    "any": "ac8c1aa264402322ed00643ebb348b03",
+    "deit_tiny": "eb156ed498b950373115b615dfb09087",
+    "deit_small": "dff1db1b2876d54635bc26bbf830ca35",
+    "deit_base": "b64bf2de0252d443792b28a2f7396624",
+    "vit_small": "cf07fae344ecc1b3277f1bce75422029",
+    "vit_base": "cd2486dc7e0cdee41b17f7c862f2497c",
+    "digits": "d6fd20b38e6cbd7c553fa212181d62ba",
+    "any": "d979b57eabfd51228c8d1cfee0d7e9a9",
 }
-"""Digests of what points were decoded to when the first studies were made: these must resume."""
+"""Digests of what points are decoded to: studies must resume, or `settings.resolved.DECODER`, which
+they are held to, must rise."""
 
 
 @pytest.mark.parametrize("name", DECODED)
-def test_points_are_decoded_as_they_always_were(name: str) -> None:
+def test_points_are_decoded_as_in_all_studies_of_this_decoder(name: str) -> None:
     digest = hashlib.sha256()
     geometry = SHIPPED[name]
     for share, counts in ((0.5, "total"), (0.8, "backbone")):
@@ -254,15 +268,18 @@ def test_coordinates_are_named() -> None:
     decoder = Decoder(
         space_of(after_block=[3, 10], layers=[1, 2]), DEIT_S, budget_of(DEIT_S, 0.67)
     )
-    kinds = ("order", "retention", "s_tokens", "wpr_iterations")
-    assert list(decoder.names) == [
-        "locations", *(f"block03.{kind}" for kind in kinds), *(f"block10.{kind}" for kind in kinds),
-        "v_min", "v_max",
-    ]  # fmt: skip
-    assert decoder.dimensions == 11
-    for size in (10, 12):
-        with pytest.raises(ValueError, match=f"11 coordinates, but got {size}"):
+    kinds = ("kept", "s_share", "wpr_iterations", "merge_share")
+    blocks = [*(f"block03.{kind}" for kind in kinds), *(f"block10.{kind}" for kind in kinds)]
+    tilts = ["s_share.tilt", "merge_share.tilt"]
+    assert list(decoder.names) == ["locations", *blocks, *tilts, "v_min", "v_max"]
+    assert decoder.dimensions == 13
+    for size in (12, 14):
+        with pytest.raises(ValueError, match=f"13 coordinates, but got {size}"):
             decoder.decode([0.5] * size)
+    open_space = space_of(sizes=["track", "ignore"], features=["x", "key"], after_block=[3],
+                          layers=1)  # fmt: skip
+    names = Decoder(open_space, DEIT_S, budget_of(DEIT_S, 0.67)).names
+    assert list(names[5:]) == [*tilts, "corner", "features", "sizes", "v_min", "v_max"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -271,11 +288,15 @@ def test_parameter_ranges_hold_all_parameters(name: str) -> None:
     decoder = Decoder(load_space(name), geometry, budget_of(geometry, 0.67))
     ranges = decoder.parameter_ranges()
     blocks = [f"block{block:02d}" for block in range(1, geometry.depth)]
-    kinds = ("retention", "s_tokens", "wpr_iterations")
-    assert list(ranges) == [f"{b}.{k}" for b in blocks for k in kinds] + ["v_min", "v_max"]
-    nothing = {"retention": 1.0, "s_tokens": 0, "wpr_iterations": 1}  # where no layer stands
-    for point in corners(decoder) + points(decoder, 20):
-        config = decoder.decode(point)
+    kinds = ("retention", "s_tokens", "wpr_iterations", "merge_share")
+    variants = {name: values for name, values in decoder.space.variants.items() if len(values) > 1}
+    numbers = [f"{b}.{k}" for b in blocks for k in kinds] + ["v_min", "v_max"]
+    assert sorted(ranges) == sorted([*numbers, *variants])
+    assert {name: ranges[name] for name in variants} == variants
+    # where no layer stands
+    nothing = {"retention": 1.0, "s_tokens": 0, "wpr_iterations": 1, "merge_share": 0.0}
+    drawn = [decoder.decode(point) for point in corners(decoder) + points(decoder, 20)]
+    for config in [*drawn, *decoder.hand_set().values()]:
         values: dict[str, float] = {f"{b}.{k}": nothing[k] for b in blocks for k in kinds}
         values |= {"v_min": config.v_min, "v_max": config.v_max}
         for layer in config.layers:
@@ -300,17 +321,22 @@ def draws() -> list[PruningConfig]:
 def feasible_sets(space: SearchSpace, geometry: Geometry, budget: Budget) -> set[tuple[int, ...]]:
     """Sets of locations whose cheapest and dearest configurations enclose the budget."""
     out = set()
-    for size in range(space.layers[0], space.layers[1] + 1):
-        for blocks in itertools.combinations(space.blocks(geometry.depth), size):
-            cheapest, dearest = (
-                sum(macs_by_hand(geometry, PruningConfig(tuple(
-                    PruningLayer(b.block, b.retention[i], b.s_tokens[1 - i], b.wpr_iterations[i])
-                    for b in blocks
-                ))))
-                for i in (0, 1)
-            )  # fmt: skip
-            if cheapest <= budget.macs and dearest >= (1 - budget.tolerance) * budget.macs:
-                out.add(tuple(b.block for b in blocks))
+    blocks = space.blocks(geometry.depth)
+    for size in range(space.layers[0], len(blocks) + 1):
+        for chosen in itertools.combinations(blocks, size):
+            least = 10**15
+            for s_alone in (False, True):  # ranking or comparing, whichever costs less
+                layers: tuple[PruningLayer, ...] = ()
+                n = geometry.patch_tokens
+                for block in chosen:
+                    kept = max(1, math.floor(block.kept[0] * n + 0.5))
+                    s = min(n // 2, n - kept) if s_alone else max(0, math.ceil(n / 2) - kept)
+                    rate = math.floor((kept + s) / n * 10_000 + 0.5) / 10_000
+                    layers += (PruningLayer(block.block, rate, s, block.wpr_iterations[0]),)
+                    n = kept
+                least = min(least, sum(macs_by_hand(geometry, PruningConfig(layers))))
+            if least <= budget.macs:  # the dearest is the unpruned model
+                out.add(tuple(block.block for block in chosen))
     return out
 
 
@@ -324,7 +350,7 @@ def test_all_draws_meet_the_budget(draws: list[PruningConfig]) -> None:
 
 
 def test_all_draws_differ(draws: list[PruningConfig]) -> None:
-    assert len({config.layers for config in draws}) == DRAWS
+    assert len(set(draws)) == DRAWS
 
 
 def test_the_budget_is_used(draws: list[PruningConfig]) -> None:
@@ -332,45 +358,87 @@ def test_the_budget_is_used(draws: list[PruningConfig]) -> None:
     assert np.mean(used) >= 0.998
 
 
-def test_fewer_than_one_rate_in_a_hundred_stands_at_a_bound(draws: list[PruningConfig]) -> None:
-    rates = np.array([layer.retention for config in draws for layer in config.layers])
-    assert np.mean(rates == 1.0) < 0.01
-    assert np.mean(rates == 0.5) < 0.01
+def kept_shares(configs: Sequence[PruningConfig]) -> Any:
+    """Of the tokens that come into a layer, how many leave it."""
+    return np.array([kept / n for config in configs for n, kept in counts_by_hand(DEIT_S, config)])
 
 
-def test_rates_s_tokens_and_thresholds_reach_over_their_ranges(draws: list[PruningConfig]) -> None:
+def s_shares(config: PruningConfig) -> list[float]:
+    """Of the tokens that a layer prunes, how many the S-stage takes."""
+    counts = counts_by_hand(DEIT_S, config)
+    return [
+        layer.s_tokens / (n - kept)
+        for layer, (n, kept) in zip(config.layers, counts, strict=True)
+        if kept < n
+    ]
+
+
+def test_fewer_than_one_share_in_a_hundred_stands_at_a_bound(draws: list[PruningConfig]) -> None:
+    shares = kept_shares([config for config in draws if len(config.layers) < 5])
+    assert np.mean(shares == 1.0) < 0.01
+    assert np.mean(shares <= 0.4) < 0.01
+
+
+def test_shares_iterations_and_thresholds_reach_over_their_ranges(
+    draws: list[PruningConfig],
+) -> None:
     layers = [layer for config in draws for layer in config.layers]
-    rates = np.array([layer.retention for layer in layers])
-    assert (np.histogram(rates, bins=10, range=(0.5, 1.0))[0] > 0.01 * len(rates)).all()
-    s_tokens = np.bincount([layer.s_tokens for layer in layers], minlength=21) / len(layers)
-    assert len(s_tokens) == 21 and (s_tokens > 0.3 / 21).all() and (s_tokens < 3 / 21).all()
+    shares = kept_shares(draws)
+    assert (np.histogram(shares, bins=6, range=(0.4, 1.0))[0] > 0.004 * len(shares)).all()
+    first = [layer.wpr_iterations for layer in layers if layer.after_block == 1]
+    iterations = np.bincount(first, minlength=51)[30:] / len(first)
+    assert len(iterations) == 21 and (iterations > 0.3 / 21).all() and (iterations < 3 / 21).all()
     for values in ([c.v_min for c in draws], [c.v_max for c in draws]):
         tenths = np.histogram(np.log(values), bins=10)[0]
         assert (np.abs(tenths - DRAWS / 10) < 5 * np.sqrt(DRAWS / 10)).all()
 
 
-def test_sets_of_locations_are_equally_likely(draws: list[PruningConfig]) -> None:
+def test_one_stage_alone_is_as_likely_as_the_other(draws: list[PruningConfig]) -> None:
+    for end in (0.0, 1.0):
+        alone = np.mean([all(share == end for share in s_shares(config)) for config in draws])
+        assert 0.15 < alone < 0.35
+    mixed = np.array([share for config in draws for share in s_shares(config) if 0 < share < 1])
+    assert (np.histogram(mixed, bins=5, range=(0.0, 1.0))[0] > 0.05 * len(mixed)).all()
+
+
+def test_each_corner_of_the_space_has_its_share(draws: list[PruningConfig]) -> None:
+    papers = [
+        config for config in draws
+        if (config.similar, config.sizes, config.partition, config.features)
+        == ("drop", "ignore", "sequential-u", "key")
+        and not any(layer.merge_share for layer in config.layers)
+    ]  # fmt: skip
+    merging = [
+        config for config in draws
+        if (config.similar, config.sizes) == ("merge", "track")
+        and all(layer.merge_share == 1.0 for layer in config.layers)
+    ]  # fmt: skip
+    for corner in (papers, merging):
+        assert 1 / 3 - 0.05 < len(corner) / DRAWS < 1 / 3 + 0.11  # the rest of the space has some
+    for name, choices in load_space("deit_small").variants.items():
+        for choice in choices:
+            assert sum(getattr(config, name) == choice for config in draws) > 0.1 * DRAWS
+
+
+def test_numbers_of_layers_are_equally_likely_and_so_are_sets_of_as_many(
+    draws: list[PruningConfig],
+) -> None:
     feasible = feasible_sets(load_space("deit_small"), DEIT_S, TABLE_BUDGET)
     seen = locations(draws)
     assert seen.keys() <= feasible
-    expected = DRAWS / len(feasible)
-    chi_square = sum((seen[blocks] - expected) ** 2 / expected for blocks in feasible)
-    freedom = len(feasible) - 1
-    assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
-
-
-def test_every_location_and_every_number_of_layers_is_used(draws: list[PruningConfig]) -> None:
-    feasible = feasible_sets(load_space("deit_small"), DEIT_S, TABLE_BUDGET)
-    for attribute in (lambda blocks: blocks, lambda blocks: [len(blocks)]):
-        share = Counter(x for blocks in feasible for x in attribute(blocks))
-        seen = Counter(x for blocks in locations(draws).elements() for x in attribute(blocks))
-        for key, count in share.items():
-            expected = DRAWS * count / len(feasible)
-            assert abs(seen[key] - expected) < 5 * np.sqrt(expected), key
+    numbers = Counter(len(blocks) for blocks in seen.elements())
+    expected = DRAWS / len({len(blocks) for blocks in feasible})
+    for count in range(2, 12):
+        assert abs(numbers[count] - expected) < 5 * np.sqrt(expected), count
+        sets = [blocks for blocks in feasible if len(blocks) == count]
+        each = numbers[count] / len(sets)
+        chi_square = sum((seen[blocks] - each) ** 2 / each for blocks in sets)
+        freedom = len(sets) - 1
+        assert abs(chi_square - freedom) <= 5 * np.sqrt(2 * freedom)
 
 
 @pytest.mark.parametrize(
-    "pruning", [{}, {"s_tokens": 0}, {"retention": 1.0, "s_tokens": [0, 40]}], ids=str
+    "pruning", [{}, {"s_tokens": 0}, {"retention": 1.0, "s_tokens": [0, "half"]}], ids=str
 )
 def test_the_first_coordinate_picks_the_locations(pruning: dict[str, Any]) -> None:
     # Handing over to another set is for the rare one whose whole tokens miss the tolerance.
@@ -396,14 +464,16 @@ def interval_of(message: str) -> tuple[list[str], list[str]]:
 
 
 def test_a_budget_that_is_too_low_is_refused_with_the_feasible_interval() -> None:
-    # The cheapest: half of the tokens less 20 (or what one half holds), after blocks 1 to 6,
-    # with the fewest iterations; the dearest is the unpruned model.
-    iterations = (30, 30, 30, 5, 5, 5)
+    # The cheapest: two fifths of the tokens behind every block, those that may not go by rate taken
+    # by similarity, with the fewest iterations; the dearest is the unpruned model.
+    iterations = (30, 30, 30, 5, 5, 5, 5, 5, 1, 1, 1)
     layers: tuple[PruningLayer, ...] = ()
     n = 196
     for block, count in enumerate(iterations, 1):
-        layers += (PruningLayer(block, 0.5, min(20, n // 2), count),)
-        n = counts_by_hand(DEIT_S, PruningConfig(layers))[-1][1]
+        kept = max(1, math.floor(0.4 * n + 0.5))
+        by_rate = math.floor(0.5 * n + 0.5)
+        layers += (PruningLayer(block, by_rate / n, by_rate - kept, count),)
+        n = kept
     cheapest = sum(macs_by_hand(DEIT_S, PruningConfig(layers))) / 1e9
     with pytest.raises(BudgetError) as error:
         Decoder(load_space("deit_small"), DEIT_S, budget_of(DEIT_S, 0.05))
@@ -471,12 +541,25 @@ def test_a_tolerance_of_a_thousandth_of_a_percent_can_be_met() -> None:
         assert_right(decoder, decoder.decode(point))
 
 
-def test_too_many_sets_of_locations_are_refused_with_the_field() -> None:
-    with pytest.raises(SpaceError) as error:
-        Decoder(load_space("any"), vit(40, 16, 1408, 256), Budget(10**11))
-    # comb(39, 2) + ... + comb(39, 6) = 741 + 9139 + 82251 + 575757 + 3262623
-    for word in ("any: pruning.layers", "[2, 6]", "39 blocks", "3,930,511", "fewer"):
-        assert word in one_line(error)
+def test_of_many_sets_of_locations_evenly_spread_ones_stand_for_all() -> None:
+    # 39 blocks have comb(39, 19) = 68,923,264,410 sets of 19 alone.
+    blocks = space_of().blocks(40)
+    sets = [tuple(block.block for block in each) for each in sets_of(blocks, 19)]
+    assert len(set(sets)) == len(sets) == 1_000 and sets == sorted(sets)
+    assert sets[0] == tuple(range(1, 20)) and sets[-1] == tuple(range(21, 40))
+    used = Counter(itertools.chain(*sets))
+    assert all(abs(used[block] - 1_000 * 19 / 39) < 120 for block in range(1, 40))
+    assert len(list(sets_of(blocks, 2))) == 741
+    assert list(sets_of(blocks[:5], 3)) == list(itertools.combinations(blocks[:5], 3))
+
+
+def test_a_deep_model_is_searched_with_any_number_of_layers() -> None:
+    geometry = vit(24, 16, 1024, 196)
+    decoder = Decoder(load_space("any"), geometry, budget_of(geometry, 0.6))
+    configs = [decoder.decode(point) for point in corners(decoder)[:4] + points(decoder, 40)]
+    for config in configs:
+        assert_right(decoder, config)
+    assert {len(config.layers) > 12 for config in configs} == {False, True}
 
 
 @pytest.mark.parametrize(
@@ -486,6 +569,9 @@ def test_too_many_sets_of_locations_are_refused_with_the_field() -> None:
         ({"retention": {5: [0.12341, 0.12349], "other": 1.0}}, ["retention", "block 5"]),
         ({"s_tokens": [99, 120]}, ["pruning.s_tokens", "[99, 120]", "98", "196"]),
         ({"s_tokens": {7: 99, "other": 0}}, ["pruning.s_tokens", "block 7", "98"]),
+        ({"merge_share": 0.123}, ["pruning.merge_share", "0.123", "block 1", "0.01"]),
+        ({"kept": 0.33333}, ["pruning.kept", "0.33333", "block 1", "0.0001"]),
+        ({"kept": [0.1, 0.2], "retention": [0.8, 1.0]}, ["pruning.kept", "0.698", "[0.1, 0.2]"]),
     ],
 )
 def test_a_range_that_no_configuration_can_keep_is_refused(

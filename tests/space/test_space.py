@@ -72,9 +72,60 @@ def test_a_shallow_model_keeps_the_first_blocks_first() -> None:
 
 def test_variants_hold_for_all_configurations() -> None:
     assert space_of(order="i-s", metric="euclidean").variants == {
-        "order": "i-s", "metric": "euclidean",
+        "order": ("i-s",), "metric": ("euclidean",),
     }  # fmt: skip
     assert space_of().variants == {}
+
+
+def test_a_variant_may_be_one_of_several() -> None:
+    space = space_of(partition=["alternate", "position"], sizes="track", similar=["merge"])
+    assert space.variants == {
+        "partition": ("alternate", "position"), "sizes": ("track",), "similar": ("merge",),
+    }  # fmt: skip
+
+
+def test_what_is_merged_and_kept_may_be_stated_by_block() -> None:
+    space = space_of(merge_share={"first 2": 1, "other": [0, 0.5]}, kept=[0.3, 0.9])
+    blocks = space.blocks(5)
+    assert [block.merge_share for block in blocks] == [(1, 1), (1, 1), (0, 0.5), (0, 0.5)]
+    assert {block.kept for block in blocks} == {(0.3, 0.9)}
+    for block in space_of().blocks(5):  # a file without them drops tokens, as ever
+        assert (block.merge_share, block.kept) == ((0.0, 0.0), (0.0, 1.0))
+
+
+def test_half_of_the_tokens_and_all_of_the_blocks_have_names() -> None:
+    space = space_of(s_tokens=[0, "half"], layers=[2, "all"])
+    assert space.blocks(12)[0].s_tokens[1] >= 10_000 and space.layers[1] >= 100
+
+
+MERGING = {
+    "similar": ["drop", "merge"], "sizes": ["ignore", "track"], "merge_share": [0.0, 1.0],
+    "partition": ["sequential-u", "position"], "features": ["key", "x"],
+}  # fmt: skip
+
+
+def test_a_space_is_restricted_to_a_method() -> None:
+    space = space_of(**MERGING)
+    assert space.restricted("any") is space
+    papers, merging = space.restricted("zero-tprune"), space.restricted("merge")
+    assert papers.variants == {
+        "similar": ("drop",), "sizes": ("ignore",), "partition": ("sequential-u",),
+        "features": ("key",),
+    }  # fmt: skip
+    assert {block.merge_share for block in papers.blocks(12)} == {(0.0, 0.0)}
+    assert (merging.variants["similar"], merging.variants["sizes"]) == (("merge",), ("track",))
+    assert merging.variants["partition"] == ("sequential-u", "position")
+    assert {block.merge_share for block in merging.blocks(12)} == {(1.0, 1.0)}
+    assert len({space.sha256, papers.sha256, merging.sha256}) == 3
+    with pytest.raises(SpaceError, match="`method` must be one of any, zero-tprune, merge, but"):
+        space.restricted("magic")
+
+
+def test_corners_are_the_methods_that_a_space_holds_beside_others() -> None:
+    assert len(space_of(**MERGING).corners()) == 2
+    assert len(space_of(**MERGING | {"similar": "merge"}).corners()) == 1
+    assert len(space_of(**MERGING | {"merge_share": [0.0, 0.5]}).corners()) == 1
+    assert space_of().corners() == []
 
 
 def test_scales_by_hand() -> None:

@@ -36,7 +36,8 @@ def test_a_file_may_state_only_what_differs_from_a_shipped_space(tmp_path: Path)
         )  # fmt: skip
     )
     digits = load_space("digits")
-    assert mine.layers == (1, 2) and mine.variants == {"metric": "euclidean"}
+    assert mine.layers == (1, 2)
+    assert mine.variants == {**digits.variants, "metric": ("euclidean",)}
     assert mine.blocks(8) == digits.blocks(8)
     assert (mine.about, mine.model, mine.v_min) == (digits.about, digits.model, digits.v_min)
     assert mine.defaults == digits.defaults | {"trials": 7}

@@ -31,11 +31,11 @@ DEPTHS = {
 }  # fmt: skip
 
 
-PLAIN = "289776204bcb42e1cab4b6855481756e937d11fb8293ea8ca94856ecf6168099"
-AUGREG = "9a4f1eccfb8755376febc9c5f2bdd60b1456e75777ec0ed527eb950277b96960"
+PLAIN = "d697ff69202ec463dd173a7aadb4d26f8e893a79a67459ec314b545a521e50d7"
+AUGREG = "cd3521b6e7b6c77ea612617448ac965d4304a4bf557fc55b12bcdc0dd3cf648e"
 DIGESTS = {
     "any": PLAIN, "deit_base": PLAIN, "deit_small": PLAIN, "deit_tiny": PLAIN,
-    "digits": "e24d1cae04a151a12183095bff7e172a8d6f646881c3efed117614939fb08582",
+    "digits": "20498b45c9341f47e4551ffb9f4ad23cc1892e3131acbb37997ad7124a1d6ac3",
     "vit_base": AUGREG, "vit_small": AUGREG,
 }  # fmt: skip
 
@@ -154,7 +154,13 @@ def test_a_users_file_is_read_like_a_shipped_one(tmp_path: Path) -> None:
         ("pruning.v_max", [0.5, 9], ["v_min", "below", "v_max", "0.5"]),
         ("pruning.metric", "dot", ["pruning.metric", "cosine", "'dot'"]),
         ("pruning.variant", None, ["pruning.variant", "zero-tprune", "None"]),
-        ("pruning.order", ["i-s"], ["pruning.order", "['i-s']"]),
+        ("pruning.order", ["i-s", "s-i"], ["pruning.order", "'s-i'"]),
+        ("pruning.order", ["i-s", "i-s"], ["pruning.order", "each once"]),
+        ("pruning.order", [], ["pruning.order", "[]"]),
+        ("pruning.similar", "melt", ["pruning.similar", "drop, merge", "'melt'"]),
+        ("pruning.merge_share", [0.5, 1.5], ["pruning.merge_share", "[0.5, 1.5]"]),
+        ("pruning.kept", [0.0, 1.0], ["pruning.kept", "0.0001"]),
+        ("pruning.s_tokens", [0, "most"], ["pruning.s_tokens", "'most'"]),
         ("model", "deit", ["model", "mapping", "'deit'"]),
         ("model", {"kwargs": {}}, ["model", "'name'", "missing"]),
         ("model", {"name": 3}, ["model.name", "text", "3"]),

@@ -12,7 +12,7 @@ from helpers.studies import (
     start,
     url_of,
 )
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from ztp_search.pruning.config import PruningConfig, PruningLayer
@@ -57,7 +57,8 @@ def check_what_optuna_reads(stored: optuna.Study) -> None:
     assert trials[3].user_attrs["images"] == 200
     assert trials[3].params == {
         "block03.retention": 0.303, "block03.s_tokens": 10, "block03.wpr_iterations": 30,
-        "block07.retention": 1.0, "block07.s_tokens": 0, "block07.wpr_iterations": 1,
+        "block03.merge_share": 0.25, "block07.retention": 1.0, "block07.s_tokens": 0,
+        "block07.wpr_iterations": 1, "block07.merge_share": 0.0, "sizes": "track",
         "v_min": 0.25, "v_max": 2.5,
     }  # fmt: skip
     for trial in trials:  # ranges stretched to what a block without a layer has
@@ -68,6 +69,9 @@ def check_what_optuna_reads(stored: optuna.Study) -> None:
             "block07.retention": FloatDistribution(0.3, 1.0),
             "block07.s_tokens": IntDistribution(0, 20),
             "block07.wpr_iterations": IntDistribution(1, 10),
+            "block03.merge_share": FloatDistribution(0.0, 1.0),
+            "block07.merge_share": FloatDistribution(0.0, 0.5),
+            "sizes": CategoricalDistribution(("ignore", "track")),
             "v_min": FloatDistribution(0.0, 0.5),
             "v_max": FloatDistribution(1.0, 20.0),
         }

@@ -12,6 +12,7 @@ from torch import Tensor
 from ztp_search.backbones.base import BlockObservation, tensor_bytes
 from ztp_search.backbones.pruner import Pruner
 from ztp_search.pruning.config import PruningConfig
+from ztp_search.pruning.methods import Sight
 
 
 class ActivationCache:
@@ -26,7 +27,7 @@ class ActivationCache:
         self._backbone = pruner.backbone
         self._images = images
         self._outputs: list[Tensor] = []  # of the stem, of block 1, …, as far as was needed
-        self._observations: dict[tuple[int, str], BlockObservation] = {}
+        self._observations: dict[tuple[int, Sight], BlockObservation] = {}
         self.nbytes = tensor_bytes(images)
 
     def logits(self, config: PruningConfig | None) -> Tensor:
@@ -45,21 +46,31 @@ class ActivationCache:
             return logits
         self._pruner.begin()
         after_block = first.layer.after_block
-        x = first.prune(self._observation(after_block, first.config.features))  # (B, N', D)
+        x = first.prune(self._observation(after_block, first.sight))  # (B, N', D)
         x = self._backbone.run_blocks(x, after_block, self._pruner.geometry.depth)
         return self._backbone.head(x)
 
-    def _observation(self, block: int, features: str) -> BlockObservation:
+    def _observation(self, block: int, sight: Sight) -> BlockObservation:
         """What a pruning layer after this block looks at, unpruned.
 
-        Features are there for every configuration, as the next one may need them.
+        One that shows more serves as well, and takes the place of one that shows less. (With and
+        without attention the block does not give the same to the bit.)
         """
-        key = block, features
-        if key not in self._observations:
-            observation = self._backbone.observe(block, self._output(block - 1), features)
-            self._observations[key] = observation
-            self.nbytes += observation.nbytes
-        return self._observations[key]
+        if sight.features == "x":  # the tokens themselves
+            seen = self._observation(block, Sight(sight.attention, None))
+            return BlockObservation(seen.tokens, seen.attention, seen.tokens)
+        mine = [key for key in self._observations
+                if key[0] == block and key[1].attention == sight.attention]  # fmt: skip
+        for key in mine:
+            if sight.features in (None, key[1].features):
+                return self._observations[key]
+        observation = self._backbone.observe(block, self._output(block - 1), sight)
+        for key in mine:
+            if key[1].features is None:
+                self.nbytes -= self._observations.pop(key).nbytes
+        self._observations[block, sight] = observation
+        self.nbytes += observation.nbytes
+        return observation
 
     def _output(self, block: int) -> Tensor:
         """Output of a block, 0 being the stem, (B, N, D)."""

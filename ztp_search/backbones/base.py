@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from ztp_search.pruning.geometry import Geometry
+from ztp_search.pruning.methods import Sight
 
 
 class Handle(Protocol):
@@ -24,13 +25,14 @@ class BlockObservation:
     """What a method looks at to reduce the tokens that leave a block.
 
     tokens: the block's output, (B, N, D).
-    attention: softmax probabilities of the block's attention, (B, H, N, N).
-    features: what tokens are compared by, (B, N, F); None where nothing was asked for. The
-        features "x" are `tokens` itself.
+    attention: softmax probabilities of the block's attention, (B, H, N, N); None where they were
+        not asked for.
+    features: what tokens are compared by, (B, N, F); None likewise. The features "x" are `tokens`
+        itself.
     """
 
     tokens: Tensor
-    attention: Tensor
+    attention: Tensor | None
     features: Tensor | None
 
     @property
@@ -100,7 +102,7 @@ class Backbone(ABC):
         """From the output of block `after`, (B, N, D), to that of block `until`."""
 
     @abstractmethod
-    def observe(self, block: int, x: Tensor, features: str | None) -> BlockObservation:
+    def observe(self, block: int, x: Tensor, sight: Sight) -> BlockObservation:
         """Run one block on the output of the block before it, and look at its attention.
 
         Tokens are not reduced, whatever `reduce_after` attached to this block. What is returned
@@ -109,7 +111,7 @@ class Backbone(ABC):
         Args:
             block: the block's number.
             x: its input, (B, N, D).
-            features: "key", "query", "value" or "x"; None where none are needed.
+            sight: what is needed; its features are "key", "query", "value" or "x".
 
         Raises:
             ModelError: the block's attention does not show its probabilities or features.
@@ -146,12 +148,23 @@ class Backbone(ABC):
 
     @abstractmethod
     def reduce_after(
-        self, block: int, reduce: Callable[[BlockObservation], Tensor], features: str | None
+        self, block: int, reduce: Callable[[BlockObservation], Tensor], sight: Sight
     ) -> Handle:
         """Replace the output of a block by what `reduce` makes of it, (B, K, D).
 
         At most one at a time for each block. Only this block's attention is switched to where
-        its probabilities can be seen. Arguments and errors as in `observe`.
+        its probabilities can be seen, and only if they are needed. Arguments and errors as in
+        `observe`.
+        """
+
+    @abstractmethod
+    def bias_attention(self, block: int, bias: Callable[[], Tensor | None]) -> Handle:
+        """Add to the logits of a block's attention what `bias` gives whenever the block runs.
+
+        Args:
+            block: the block's number.
+            bias: one number per key, (B, 1, 1, N), for all heads and queries; None adds nothing.
+                Nothing of the size of the attention matrix may be made of it.
         """
 
     # Counting it

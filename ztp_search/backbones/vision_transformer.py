@@ -1,11 +1,14 @@
 """timm's `VisionTransformer`, whose tokens are reduced through module hooks.
 
 No forward of timm is copied. Reducing the tokens after block l takes three kinds of hooks:
-- block l's attention is switched to its unfused path, and a hook on `attn_drop`, whose input is
-  the softmax, sees the probabilities A; all other blocks keep fused attention;
+- where tokens are ranked, block l's attention is switched to its unfused path, and a hook on
+  `attn_drop`, whose input is the softmax, sees the probabilities A; all other blocks keep fused
+  attention;
 - where tokens are compared by keys, queries or values, a hook on `k_norm`, `q_norm` or `qkv`
   (modules in every timm attention, identities where there is no norm) sees those;
 - a hook on the block itself replaces its output by the reduced tokens.
+Where tokens stand for several patches, a hook on the attention of the blocks behind hands it the
+log of their number as a mask of one row, (B, 1, 1, N), which fused attention broadcasts.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
@@ -23,7 +27,8 @@ from torch.utils.hooks import RemovableHandle
 from ztp_search.backbones.base import Backbone, BlockObservation, Handle
 from ztp_search.errors import ModelError
 from ztp_search.pruning.geometry import Geometry
-from ztp_search.pruning.scoring import take_tokens
+from ztp_search.pruning.merging import take_tokens
+from ztp_search.pruning.methods import Sight
 
 POOLS = ("token", "avg", "avgmax", "max")
 
@@ -110,18 +115,18 @@ class VisionTransformerBackbone(Backbone):
             x = block(x)
         return x
 
-    def observe(self, block: int, x: Tensor, features: str | None) -> BlockObservation:
+    def observe(self, block: int, x: Tensor, sight: Sight) -> BlockObservation:
         module = self.model.blocks[block - 1]
         attached = self._reducing.get(block)
-        looking = _BlockHooks(module, features, None)
+        looking = _BlockHooks(module, sight, None)
         if attached is not None:
-            attached.paused = True
+            attached.pause(True, sight.attention)
         try:
             module(x)
         finally:
             looking.remove()
             if attached is not None:
-                attached.paused = False
+                attached.pause(False)
         assert looking.observation is not None, "the block's hooks run with the block"
         return looking.observation
 
@@ -141,11 +146,18 @@ class VisionTransformerBackbone(Backbone):
         return handle
 
     def reduce_after(
-        self, block: int, reduce: Callable[[BlockObservation], Tensor], features: str | None
+        self, block: int, reduce: Callable[[BlockObservation], Tensor], sight: Sight
     ) -> Handle:
-        hooks = _BlockHooks(self.model.blocks[block - 1], features, reduce)
+        hooks = _BlockHooks(self.model.blocks[block - 1], sight, reduce)
         self._reducing[block] = hooks
         return hooks
+
+    def bias_attention(self, block: int, bias: Callable[[], Tensor | None]) -> Handle:
+        attn = self.model.blocks[block - 1].attn
+        handle: RemovableHandle = attn.register_forward_pre_hook(
+            partial(_add_bias, bias), with_kwargs=True
+        )
+        return handle
 
     @contextmanager
     def unfused_attention(self) -> Iterator[None]:
@@ -171,22 +183,23 @@ class _BlockHooks:
     def __init__(
         self,
         block: Any,
-        features: str | None,
+        sight: Sight,
         reduce: Callable[[BlockObservation], Tensor] | None,
     ) -> None:
         self.paused = False
         self.observation: BlockObservation | None = None
         self._attn = block.attn
-        self._features = features
+        self._sight = sight
         self._reduce = reduce
         self._seen_attention: Tensor | None = None  # (B, H, N, N)
         self._seen_features: Tensor | None = None  # (B, N, F)
         self._was_fused = block.attn.fused_attn
-        self._attn.fused_attn = False
-        self._handles: list[RemovableHandle] = [
-            self._attn.attn_drop.register_forward_hook(self._see_attention),
-            block.register_forward_hook(self._end),
-        ]
+        self._handles: list[RemovableHandle] = [block.register_forward_hook(self._end)]
+        if sight.attention:
+            self._attn.fused_attn = False
+            seen = self._attn.attn_drop.register_forward_hook(self._see_attention)
+            self._handles.append(seen)
+        features = sight.features
         if features == "key":
             self._handles.append(self._attn.k_norm.register_forward_hook(self._see_heads))
         elif features == "query":
@@ -198,6 +211,15 @@ class _BlockHooks:
         for handle in self._handles:
             handle.remove()
         self._attn.fused_attn = self._was_fused
+
+    def pause(self, paused: bool, unfused: bool = False) -> None:
+        """Run the block as if nothing were attached, until called again with False.
+
+        unfused: whether its attention is to be seen all the same.
+        """
+        self.paused = paused
+        seen = unfused if paused else self._sight.attention
+        self._attn.fused_attn = self._was_fused and not seen
 
     def _see_attention(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         if not self.paused:
@@ -221,10 +243,11 @@ class _BlockHooks:
             return None
         attention, features = self._seen_attention, self._seen_features
         self._seen_attention = self._seen_features = None
-        if self._features == "x":
+        if self._sight.features == "x":
             features = output
-        if attention is None or (features is None and self._features is not None):
-            unseen = "attn_drop" if attention is None else f"the module that gives {self._features}"
+        blind = self._sight.attention and attention is None
+        if blind or (features is None and self._sight.features is not None):
+            unseen = "attn_drop" if blind else f"the module that gives {self._sight.features}"
             raise ModelError(f"the attention of every block must run timm's own forward, but one "
                              f"did not call {unseen}; take off what replaces its forward")
         observation = BlockObservation(output, attention, features)
@@ -232,6 +255,19 @@ class _BlockHooks:
             return self._reduce(observation)
         self.observation = observation
         return None
+
+
+def _add_bias(
+    bias: Callable[[], Tensor | None], _attn: nn.Module, args: Any, kwargs: dict[str, Any]
+) -> tuple[Any, dict[str, Any]] | None:
+    """Hand `bias` to the attention as its mask, in the type that its logits have."""
+    row = bias()
+    if row is None:
+        return None
+    kind = row.device.type
+    autocast = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if autocast else args[0].dtype
+    return args, {**kwargs, "attn_mask": row.to(dtype)}
 
 
 class _Reached(Exception):

@@ -94,9 +94,12 @@ def layer_table(file: Mapping[str, Any]) -> Table:
 def best_table(document: Mapping[str, Any]) -> Table:
     """The best trials, a row each."""
     objective = document["objective"]
+    every = [trial["evidence"].get("holdout", {}) for trial in document["trials"]]
+    baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in every)]
+    baselines = baselines or [OPPONENT]
     table = _table(
         f"Study {document['study']}: {objective} in %, differences in points with 95 % intervals",
-        "trial", "GFLOPs", "search", "s.e.", "holdout", *_against([OPPONENT]), "after blocks",
+        "trial", "GFLOPs", "search", "s.e.", "holdout", *_against(baselines), "after blocks",
     )  # fmt: skip
     for trial in document["trials"]:
         search, holdout = trial["evidence"]["search"], trial["evidence"].get("holdout")
@@ -106,7 +109,7 @@ def best_table(document: Mapping[str, Any]) -> Table:
             _percent(search[objective]),
             f"{100 * search['standard_error']:.2f}",
             _percent(holdout[objective]) if holdout else "",
-            _difference(holdout, OPPONENT) if holdout else "",
+            *(_difference(holdout, name) if holdout else "" for name in baselines),
             " ".join(str(layer["after_block"]) for layer in trial["config"]["layers"]),
         )
     return table
@@ -179,8 +182,10 @@ def _holdout_table(holdout: Mapping[str, Any]) -> Table:
             )  # fmt: skip
     table.add_section()
     for finalist in holdout["candidates"]:
+        known = finalist.get("hand_set", "").split(" ")[0]
+        name = f"trial {finalist['trial']}" + (f", {BASELINES[known].label}" if known else "")
         table.add_row(
-            f"trial {finalist['trial']}", f"{finalist['gflops']['total']:.3g}",
+            name, f"{finalist['gflops']['total']:.3g}",
             _percent(finalist[f"search_{objective}"]), _percent(finalist[objective]),
             _difference(finalist, "unpruned"),
             *(_difference(finalist, name) for name in baselines),
@@ -215,4 +220,4 @@ def _difference(record: Mapping[str, Any], other: str) -> str:
     if f"minus_{other}" not in record:
         return ""
     low, high = record[f"minus_{other}_ci95"]
-    return f"{100 * record[f'minus_{other}']:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+    return f"{100 * record[f'minus_{other}']:+.2f}\n[{100 * low:+.2f}, {100 * high:+.2f}]"

@@ -49,9 +49,10 @@ def evaluate_baselines(evaluator: Evaluator, study: StudyDriver, budget: Budget)
     """Evaluate the baselines on the search images.
 
     Of a baseline's shapes the one that does best on these images stands for it, which makes it
-    the strongest opponent.
+    the strongest opponent. Those that were trials have been evaluated.
     """
     reference = study.attributes()["reference"]
+    trials = {trial.config: trial for trial in study.trials() if trial.state == "complete"}
     objective, geometry = evaluator.objective.name, evaluator.geometry
     for name, baseline in BASELINES.items():
         if name in reference:
@@ -61,11 +62,15 @@ def evaluate_baselines(evaluator: Evaluator, study: StudyDriver, budget: Budget)
         if configs:
             stage = f"evaluating {baseline.title}"
             values = {
-                shape: accuracy(evaluator.score("search", outcome.predictions))
-                for shape, outcome in evaluator.outcomes("search", configs, stage)
+                shape: trials[config].value or 0.0
+                for shape, config in configs.items()
+                if config in trials
             }
+            missing = {shape: configs[shape] for shape in configs if shape not in values}
+            for shape, outcome in evaluator.outcomes("search", missing, stage):
+                values[shape] = accuracy(evaluator.score("search", outcome.predictions))
+            reference["image_evaluations"] += evaluator.image_count("search") * len(missing)
             best = max(configs, key=lambda shape: values[shape])
-            reference["image_evaluations"] += evaluator.image_count("search") * len(configs)
             record = {
                 "shape": best,
                 "config": configs[best].to_dict(),

@@ -17,12 +17,12 @@ from ztp_search.driver.progress import Status
 from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.racing import RACING, Correct, remaining_evaluations
-from ztp_search.samplers import SAMPLERS, Refine, Sampler
+from ztp_search.samplers import SAMPLERS, HandSet, Refine, Sampler
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import NewTrial, StudyDriver
 
-REFINE = "refine"
+HAND_SET, REFINE = "hand-set", "refine"
 CHUNK_PER_WORKER, SMALLEST_CHUNK, LARGEST_CHUNK = 16, 32, 256
 """Trials that are proposed and started at a time: two tenths of a second of the driver at most."""
 
@@ -32,7 +32,8 @@ class CohortPlan:
     """Trials start to stop - 1 are one cohort.
 
     Attributes:
-        sampler: proposes them; "refine" proposes around the best.
+        sampler: proposes them; "hand-set" the schedules that are known beforehand, "refine" what
+            lies around the best.
         start, stop: trial numbers.
         finalists: as it was asked for when the cohort began.
         exhausted: the cohort ended because the sampler found no further configuration, and so is
@@ -71,10 +72,16 @@ class TrialRunner:
         self.seconds = seconds
         self.racing = RACING[settings.racing]
         self.plans = [CohortPlan(**each) for each in study.attributes().get("cohorts", [])]
-        self.requested = {settings.sampler: settings.trials, REFINE: settings.refine}
         seed = settings.sources.seed
         proposed: set[bytes] = set()
+        self.schedules = {config: name for name, config in decoder.hand_set().items()}
+        hand_set = HandSet(decoder, seed, proposed, list(self.schedules))
+        known = min(len(hand_set.configs), settings.trials)
+        self.requested = {
+            HAND_SET: known, settings.sampler: settings.trials - known, REFINE: settings.refine,
+        }  # fmt: skip
         self.samplers: dict[str, Sampler] = {
+            HAND_SET: hand_set,
             settings.sampler: SAMPLERS[settings.sampler](decoder, seed, proposed),
             REFINE: Refine(decoder, seed, proposed),
         }
@@ -161,7 +168,10 @@ class TrialRunner:
 
     def _new(self, trial: RacingTrial) -> NewTrial:
         attrs = cost_dict(flops(self.evaluator.geometry, trial.config))
-        return NewTrial(trial.number, trial.config, attrs | {"point": list(trial.point)})
+        attrs["point"] = list(trial.point)
+        if not trial.point:
+            attrs["hand_set"] = self.schedules[trial.config]
+        return NewTrial(trial.number, trial.config, attrs)
 
     def _end_early(self, plan: CohortPlan, stop: int) -> None:
         """End a cohort before its planned number of trials: time is up, or the space exhausted."""
@@ -172,9 +182,11 @@ class TrialRunner:
         """Give the samplers what came of a finished cohort."""
         if not trials:
             return
-        points, values = [t.point for t in trials], [t.sampler_value for t in trials]
-        for name in {plan.sampler, REFINE}:
-            self.samplers[name].tell(plan.start, points, values)
+        drawn = [trial for trial in trials if trial.point]
+        points, values = [t.point for t in drawn], [t.sampler_value for t in drawn]
+        start = plan.start if drawn else plan.stop  # those behind begin there
+        for name in self.samplers if not drawn else {plan.sampler, REFINE}:
+            self.samplers[name].tell(start, points, values)
         for trial in trials:
             self.finished += 1
             if trial.state == "complete":

@@ -17,13 +17,15 @@ from ztp_search.errors import ConfigError
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "variant": ("zero-tprune", "zero-tprune-uni"),
-    "partition": ("sequential-u", "sequential-i", "alternate", "random"),
+    "partition": ("sequential-u", "sequential-i", "alternate", "random", "position"),
     "features": ("key", "query", "value", "x"),
     "metric": ("cosine", "euclidean", "manhattan"),
     "order": ("i'-s-i", "i-s"),
     "aggregation": ("eir", "mean", "max"),
+    "similar": ("drop", "merge"),
+    "sizes": ("ignore", "track"),
 }
-"""The named design variants of the method; the first of each is the default."""
+"""The named design variants of the method; the first of each is the default, and the paper's."""
 
 RETENTION_UNIT = 10_000
 """Searched retention rates are multiples of 1/RETENTION_UNIT: readable, and fine enough for 5,000
@@ -38,6 +40,8 @@ class PruningLayer:
     retention: r in (0, 1]; of n incoming patch tokens the I-stage prunes n - round_half_up(r n).
     s_tokens: patch tokens that the S-stage prunes; 0 skips the I'- and S-stages.
     wpr_iterations: iterations of weighted PageRank in the I-stage, at least 1.
+    merge_share: share in [0, 1] of the tokens pruned by the I-stage, the most similar first, that
+        are merged into their most similar kept token instead of dropped.
 
     Raises:
         ConfigError: names the first field that is wrong.
@@ -51,6 +55,7 @@ class PruningLayer:
     retention: float = 1.0
     s_tokens: int = 0
     wpr_iterations: int = 1
+    merge_share: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"layer after block {self.after_block}"
@@ -60,18 +65,31 @@ class PruningLayer:
                 raise ConfigError(f"{name} must be an integer, but got {value!r} ({where})")
         if self.after_block < 1:
             raise ConfigError(f"after_block must be 1 or more, but got {self.after_block}")
-        retention = self.retention
-        if isinstance(retention, bool) or not isinstance(retention, int | float):
-            raise ConfigError(f"retention must be a number, but got {retention!r} ({where})")
-        if not 0.0 < retention <= 1.0:
-            raise ConfigError(f"0 < retention <= 1 must hold, but got {retention} ({where})")
-        object.__setattr__(self, "retention", float(retention))
+        for name in ("retention", "merge_share"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"{name} must be a number, but got {value!r} ({where})")
+        if not 0.0 < self.retention <= 1.0:
+            raise ConfigError(f"0 < retention <= 1 must hold, but got {self.retention} ({where})")
+        if not 0.0 <= self.merge_share <= 1.0:
+            raise ConfigError(
+                f"0 <= merge_share <= 1 must hold, but got {self.merge_share} ({where})"
+            )
+        object.__setattr__(self, "retention", float(self.retention))
+        object.__setattr__(self, "merge_share", float(self.merge_share))
         if self.s_tokens < 0:
             raise ConfigError(f"s_tokens must be 0 or more, but got {self.s_tokens} ({where})")
         if self.wpr_iterations < 1:
             raise ConfigError(
                 f"wpr_iterations must be 1 or more, but got {self.wpr_iterations} ({where})"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; `merge_share` stands in it where it is not 0."""
+        out = {name: getattr(self, name) for name in LAYER_FIELDS}
+        if not self.merge_share:
+            del out["merge_share"]
+        return out
 
 
 LAYER_FIELDS = tuple(field.name for field in dataclasses.fields(PruningLayer))
@@ -106,6 +124,8 @@ class PruningConfig:
     metric: str = field(default="cosine")
     order: str = field(default="i'-s-i")
     aggregation: str = field(default="eir")
+    similar: str = field(default="drop")
+    sizes: str = field(default="ignore")
 
     def __post_init__(self) -> None:
         blocks = [layer.after_block for layer in self.layers]
@@ -129,6 +149,16 @@ class PruningConfig:
                     f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}"
                 )
 
+    @property
+    def merges(self) -> bool:
+        """Whether it goes beyond the paper: fields that its version of the file has not."""
+        return (
+            self.similar != "drop"
+            or self.sizes != "ignore"
+            or self.partition == "position"
+            or any(layer.merge_share for layer in self.layers)
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form.
 
@@ -139,9 +169,7 @@ class PruningConfig:
             "variant": self.variant,
             "v_min": self.v_min,
             "v_max": self.v_max,
-            "layers": [
-                {name: getattr(layer, name) for name in LAYER_FIELDS} for layer in self.layers
-            ],
+            "layers": [layer.to_dict() for layer in self.layers],
         }
         for name, choices in CHOICES.items():
             if getattr(self, name) != choices[0]:
@@ -166,7 +194,7 @@ class PruningConfig:
             raise ConfigError(f"{where}.layers must be a list, but got {data['layers']!r}")
         layers = []
         for index, item in enumerate(data["layers"]):
-            optional = {"retention", "s_tokens", "wpr_iterations"}
+            optional = set(LAYER_FIELDS) - {"after_block"}
             check_keys(item, f"{where}.layers[{index}]", {"after_block"}, optional)
             layers.append(PruningLayer(**item))
         rest = {key: value for key, value in data.items() if key not in ("layers", "method")}

@@ -118,7 +118,7 @@ class _Document(Section):
 
     @field_validator("version", mode="before")
     @classmethod
-    def _only_version(cls, value: Any) -> Any:
-        if type(value) is not int or value != 1:  # True == 1
-            raise broken_rule(f"must be 1, but got {value!r}")
+    def _known_version(cls, value: Any) -> Any:
+        if type(value) is not int or value not in (1, 2):  # True == 1
+            raise broken_rule(f"must be 1 or 2, but got {value!r}")
         return value

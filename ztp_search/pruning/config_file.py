@@ -2,7 +2,8 @@
 
 A hand-written file needs `config` with `layers` alone; an exported one says for which model it is,
 what it costs, what the evidence for it is and where it comes from. Realised counts are the
-authority: a file whose `tokens` contradict its rates is refused.
+authority: a file whose `tokens` contradict its rates is refused. Version 2 is written where
+tokens are merged, which readers of version 1 know nothing of.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.methods import parse_config
 
-FORMAT, VERSION = "ztp-search/pruning-config", 1
+FORMAT = "ztp-search/pruning-config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class ConfigFile:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document; tokens and GFLOPs are computed from the model's geometry."""
-        out: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+        out: dict[str, Any] = {"format": FORMAT, "version": 2 if self.config.merges else 1}
         if self.model:
             out["model"] = dict(self.model)
         out["config"] = self.config.to_dict()

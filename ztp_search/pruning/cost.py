@@ -34,7 +34,7 @@ class Cost:
     """Multiply-adds per image of one configuration on one geometry.
 
     backbone: the transformer with patch embedding and classifier.
-    overhead: what pruning adds (WPR and similarity).
+    overhead: what pruning adds (WPR, similarity, means of merged tokens).
     total: their sum, which is what a budget bounds.
     unpruned: the same model without pruning.
     """
@@ -77,7 +77,7 @@ def flops(geometry: Geometry, config: PruningConfig) -> Cost:
             config,
             tokens[layer.after_block - 1] - prefix,
             tokens[layer.after_block] - prefix,
-            method.knob_values(layer),
+            method.values(layer),
         )
         for layer in config.layers
     }

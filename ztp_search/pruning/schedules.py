@@ -1,19 +1,25 @@
-"""The paper's hand-set schedule, solved to a budget: what a search has to beat.
+"""Hand-set schedules, solved to a budget: what a search has to beat.
 
-Five pruning layers after blocks 1, 3, 6, 9 and 11 of 12 (at the same relative depth elsewhere),
-10 of 196 tokens by similarity in each, 30 / 5 / 5 / 1 / 1 WPR iterations, and an I-stage in the
-three middle layers with a constant or a uniformly declining rate (0.9, 0.8, 0.7 at 3.08 GFLOPs).
+The paper's (Zero-TPrune): five pruning layers after blocks 1, 3, 6, 9 and 11 of 12 (at the same
+relative depth elsewhere), 10 of 196 tokens by similarity in each, 30 / 5 / 5 / 1 / 1 WPR
+iterations, and an I-stage in the three middle layers with a constant or a uniformly declining rate
+(0.9, 0.8, 0.7 at 3.08 GFLOPs).
+
+ToMe's (Bolya et al., ICLR 2023): r tokens merged behind every block (but the last, where it saves
+nothing), each into its most similar one at the other places of the sequence, by keys, sizes
+tracked; r the same everywhere or declining from twice its mean to none. Merged after the block
+rather than within it, and by whole keys rather than their mean over heads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import RETENTION_UNIT, PruningConfig, PruningLayer
 from ztp_search.pruning.geometry import Geometry
-from ztp_search.pruning.methods.zero_tprune import max_s_tokens, patch_tokens_kept
+from ztp_search.pruning.methods import method_of
 from ztp_search.pruning.rounding import round_half_up
 
 PLACES = (1 / 12, 3 / 12, 6 / 12, 9 / 12, 11 / 12)
@@ -24,6 +30,11 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
     "constant": (0, 1, 1, 1, 0),
 }
 """How many times the step each layer's rate lies below 1."""
+
+
+PAPER = PruningConfig()
+TOME = PruningConfig(similar="merge", sizes="track", partition="position", features="key")
+R_UNIT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +109,49 @@ def _schedule(
         units = RETENTION_UNIT - SHAPES[shape][j] * step
         if j == 3:  # the last layer with an I-stage
             units = min(RETENTION_UNIT, units + -(-extra * RETENTION_UNIT // n))
-        s = min(s_tokens, max_s_tokens(n, units / RETENTION_UNIT))
+        s = min(s_tokens, n // 2)
         layers.append(PruningLayer(block, units / RETENTION_UNIT, s, ITERATIONS[j]))
-        n = patch_tokens_kept(n, units / RETENTION_UNIT, s)
+        n = method_of(PAPER).kept(PAPER, layers[-1], n)
     return PruningConfig(layers=tuple(layers))
+
+
+def tome_schedule(geometry: Geometry, budget: Budget, shape: str) -> PruningConfig | None:
+    """The schedule of that shape that merges the fewest tokens within the budget.
+
+    What r is not a whole number of is made up from block to block. None where half of the tokens
+    behind every block are too few.
+    """
+    cost_model = budget.cost_model(geometry)
+
+    def fits(r: int) -> bool:
+        return cost_model.total(_tome(geometry, shape, r)) <= budget.macs
+
+    low, high = 0, geometry.patch_tokens * R_UNIT
+    if not fits(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle + 1, high)
+    return _tome(geometry, shape, high)
+
+
+def _tome(geometry: Geometry, shape: str, r: int) -> PruningConfig:
+    """r / R_UNIT tokens merged behind every block, on average."""
+    layers = []
+    n, merged = geometry.patch_tokens, 0
+    last = geometry.depth - 1
+    for block in range(1, last + 1):
+        if shape == "declining":  # 2 r - 2 r (block - 1) / (last - 1), summed over the blocks
+            share = block * (2.0 - (block - 1) / max(1, last - 1))
+        else:
+            share = float(block)
+        due = round_half_up(share * r / R_UNIT) - merged
+        merged += due
+        s = min(due, n // 2)
+        if s:
+            layers.append(PruningLayer(block, s_tokens=s))
+        n -= s
+    return replace(TOME, layers=tuple(layers))
 
 
 BASELINES: Mapping[str, Baseline] = {
@@ -111,6 +161,13 @@ BASELINES: Mapping[str, Baseline] = {
         about="its hand-set schedule, {shape} retention",
         shapes=tuple(SHAPES),
         schedule=paper_schedule,
+    ),
+    "tome": Baseline(
+        title="ToMe's schedule",
+        label="ToMe's",
+        about="r tokens merged behind every block, {shape} r",
+        shapes=("declining", "constant"),
+        schedule=tome_schedule,
     ),
 }
 """By the name under which results are stored and reported."""

@@ -1,6 +1,8 @@
-"""Which tokens to keep: weighted PageRank, head filter, similarity. Pure tensor functions.
+"""Which tokens to keep, and which of the others go into them. Pure tensor functions.
 
-Zero-TPrune (Wang, Dedhia, Jha, CVPR 2024). Leaf to whole; `prune_tokens` is one pruning layer.
+Weighted PageRank, head filter and similarity are Zero-TPrune's (Wang, Dedhia, Jha, CVPR 2024);
+what becomes of a token that others go into is in `merging`. Leaf to whole; `prune_tokens` is one
+pruning layer.
 
 Letters in shapes: B images, H heads, N tokens of the graph (prefix tokens first), P patch tokens,
 F feature width. Nothing here waits for the device, and every image is scored alone, so results
@@ -19,6 +21,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ztp_search.pruning.config import PruningConfig
+from ztp_search.pruning.merging import Merged, take_tokens
+from ztp_search.pruning.rounding import round_half_up
 
 CPU_CHUNK_ELEMENTS = 1 << 18
 """On a CPU, as much of A at a time as a core's L2 cache holds while the iterations read it."""
@@ -125,7 +129,8 @@ def partition(
 ) -> tuple[Int[Tensor, "B A"], Int[Tensor, "B C"]]:
     """Positions of the half A that may lose tokens and of the half B it is compared with.
 
-    An odd count gives B the extra one. Ties: the lower index counts as more important.
+    An odd count gives B the extra one. Ties: the lower index counts as more important. "random"
+    and "position" (every other token goes to A, as in ToMe) do not look at the importance.
     """
     images, n = importance.shape
     a_size = n // 2
@@ -133,9 +138,11 @@ def partition(
         fixed = torch.from_numpy(random_permutation(int(n)))
         fixed = fixed.to(importance.device, non_blocking=True)  # the copy waits for no GPU
         order = fixed.expand(images, -1)
+    elif how == "position":
+        order = torch.arange(n, device=importance.device).expand(images, -1)
     else:
         order = importance.argsort(dim=-1, descending=True, stable=True)
-    if how == "alternate":
+    if how in ("alternate", "position"):
         return order[:, 1::2], order[:, 0::2]
     if how == "sequential-i":
         return order[:, :a_size], order[:, a_size:]
@@ -150,26 +157,22 @@ def random_permutation(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 def best_match(
     a: Float[Tensor, "B A F"], b: Float[Tensor, "B C F"], metric: str
-) -> Float[Tensor, "B A"]:
-    """For each token of A how similar its most similar token of B is (greater is more alike)."""
+) -> tuple[Float[Tensor, "B A"], Int[Tensor, "B A"]]:
+    """For each token of A how similar its most similar token of B is, and which that is.
+
+    Greater is more alike.
+    """
     if metric == "cosine":
         a = torch.nn.functional.normalize(a, dim=-1)
         b = torch.nn.functional.normalize(b, dim=-1)
-        return (a @ b.transpose(1, 2)).amax(-1)
+        similarity, match = (a @ b.transpose(1, 2)).max(-1)
+        return similarity, match
     if metric == "euclidean":
         squares = b.square().sum(-1)[:, None, :] - 2.0 * (a @ b.transpose(1, 2))
-        return -(squares.amin(-1) + a.square().sum(-1))
-    return -torch.cdist(a, b, p=1.0).amin(-1)
-
-
-def take_tokens(
-    x: Float[Tensor, "B N F"], positions: Int[Tensor, "B K"]
-) -> Float[Tensor, "B K F"]:
-    """The tokens at these positions, image by image (whole rows: faster than gather)."""
-    images, n, width = x.shape
-    first = torch.arange(0, images * n, n, device=x.device)[:, None]
-    rows = x.reshape(images * n, width).index_select(0, (positions + first).flatten())
-    return rows.view(images, -1, width)
+        least, match = squares.min(-1)
+        return -(least + a.square().sum(-1)), match
+    least, match = torch.cdist(a, b, p=1.0).min(-1)
+    return -least, match
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +183,18 @@ class Kept:
         leaves, (B, prefix + kept).
     layer: the latter.
     fallback: (B,) images for which the head filter left no head at some stage.
+    merged: which of the others went into which of those left; None where none is merged.
     """
 
     after_s: Int[Tensor, "B S"]
     after_i: Int[Tensor, "B I"]
     layer: Int[Tensor, "B K"]
     fallback: Bool[Tensor, B]
+    merged: Merged | None = None
 
 
 def prune_tokens(
-    attention: Float[Tensor, "B H N N"],
+    attention: Float[Tensor, "B H N N"] | None,
     features: Float[Tensor, "B N F"] | None,
     config: PruningConfig,
     *,
@@ -198,55 +203,72 @@ def prune_tokens(
     s_tokens: int,
     kept: int,
     wpr_iterations: int,
+    merge_share: float = 0.0,
 ) -> Kept:
     """One pruning layer: I', S and I-stage (or I, then S), on one block's attention.
 
-    features: what the S-stage compares; may be None where s_tokens is 0.
+    attention: may be None where no stage ranks tokens (partition "position", no I-stage).
+    features: what tokens are compared by; may be None where s_tokens and merge_share are 0.
     kept: patch tokens that leave the layer (of `tokens.token_counts`).
     """
-    graph = _Graph(attention, config, prefix_tokens, class_token)
-    n = attention.shape[-1] - prefix_tokens
+    graph = _Graph(attention, features, config, prefix_tokens, class_token)
+    n = graph.tokens - prefix_tokens
     i_stage = kept < n - s_tokens
     if config.order == "i'-s-i":
         if s_tokens:
-            assert features is not None
-            graph.similarity_stage(graph.importance(1), features, n, s_tokens)
+            graph.similarity_stage(graph.pre_ranking(), n, s_tokens)
         after_s = graph.positions(n - s_tokens)
         if i_stage:
-            graph.importance_stage(graph.importance(wpr_iterations), kept)
+            importance = graph.importance(wpr_iterations)
+            graph.importance_stage(importance, n - s_tokens, kept, merge_share)
         after_i = graph.positions(kept)
-        return Kept(after_s, after_i, after_i, graph.fallback)
-    importance = graph.importance(wpr_iterations if i_stage else 1) if i_stage or s_tokens else None
-    if i_stage:
-        assert importance is not None
-        graph.importance_stage(importance, kept + s_tokens)
+        return Kept(after_s, after_i, after_i, graph.fallback, graph.merged())
+    ranking = graph.importance(wpr_iterations) if i_stage else None
+    if ranking is not None:
+        graph.importance_stage(ranking, n, kept + s_tokens, merge_share)
     after_i = graph.positions(kept + s_tokens)
     if s_tokens:
-        assert features is not None and importance is not None
-        graph.similarity_stage(importance, features, kept + s_tokens, s_tokens)
+        ranking = graph.pre_ranking() if ranking is None else ranking
+        graph.similarity_stage(ranking, kept + s_tokens, s_tokens)
     after_s = graph.positions(kept)
-    return Kept(after_s, after_i, after_s, graph.fallback)
+    return Kept(after_s, after_i, after_s, graph.fallback, graph.merged())
 
 
 class _Graph:
     """The graph of one pruning layer while its stages take tokens out of it."""
 
     def __init__(
-        self, attention: Tensor, config: PruningConfig, prefix_tokens: int, class_token: bool
+        self,
+        attention: Tensor | None,
+        features: Tensor | None,
+        config: PruningConfig,
+        prefix_tokens: int,
+        class_token: bool,
     ) -> None:
-        images, _, n, _ = attention.shape
+        seen = attention if features is None else features
+        assert seen is not None, "a layer that prunes looks at something"
+        self.images, self.tokens, self.device = seen.shape[0], seen.shape[-2], seen.device
         self.attention = attention
+        self.features = features
         self.config = config
         self.prefix = prefix_tokens
         self.class_token = class_token and config.variant == "zero-tprune"
         self.alive: Tensor | None = None  # (B, N), None while nothing is pruned
-        self.patches = torch.ones(images, n, dtype=torch.bool, device=attention.device)
+        self.patches = torch.ones(self.images, self.tokens, dtype=torch.bool, device=self.device)
         self.patches[:, :prefix_tokens] = False  # (B, N), patch tokens that are alive
-        self.fallback = torch.zeros(images, dtype=torch.bool, device=attention.device)
+        self.fallback = torch.zeros(self.images, dtype=torch.bool, device=self.device)
+        self.moves: list[tuple[Tensor, Tensor]] = []  # by stage: tokens and their matches, (B, M)
+
+    def pre_ranking(self) -> Tensor:
+        """What the S-stage ranks all tokens by, (B, P): one iteration, or nothing at all."""
+        if self.config.partition == "position":
+            return torch.zeros(self.images, self.tokens - self.prefix, device=self.device)
+        return self.importance(1)
 
     def importance(self, iterations: int) -> Tensor:
         """Importance of every patch token, (B, P); 0 where it is pruned already."""
         config = self.config
+        assert self.attention is not None
         scores = wpr(
             self.attention, iterations, class_token=self.class_token, alive=self.alive
         )  # (B, H, N)
@@ -255,38 +277,59 @@ class _Graph:
         self.fallback = self.fallback | fallback
         return aggregate(scores, heads, config.aggregation)[:, self.prefix :]
 
-    def similarity_stage(
-        self, importance: Tensor, features: Tensor, ranked: int, s_tokens: int
-    ) -> None:
+    def similarity_stage(self, importance: Tensor, ranked: int, s_tokens: int) -> None:
         """Prune the s_tokens of the less important half that have the closest match."""
         positions = self.positions(ranked)[:, self.prefix :]  # (B, ranked)
         a, b = partition(importance.gather(1, positions - self.prefix), self.config.partition)
-        a, b = positions.gather(1, a), positions.gather(1, b)  # into the N tokens
-        dtype = torch.promote_types(features.dtype, torch.float32)
-        similarity = best_match(
-            take_tokens(features, a).to(dtype), take_tokens(features, b).to(dtype),
-            self.config.metric,
-        )  # fmt: skip
-        closest = similarity.argsort(dim=-1, descending=True, stable=True)[:, :s_tokens]
-        self._prune(a.gather(1, closest))
+        pruned, matches = self._closest(positions.gather(1, a), positions.gather(1, b), s_tokens)
+        if self.config.similar == "merge":
+            self.moves.append((pruned, matches))
+        self._prune(pruned)
 
-    def importance_stage(self, importance: Tensor, kept: int) -> None:
-        """Prune all but the `kept` most important of the patch tokens that are alive."""
+    def importance_stage(
+        self, importance: Tensor, ranked: int, kept: int, merge_share: float
+    ) -> None:
+        """Prune all but the `kept` most important of the `ranked` patch tokens that are alive."""
         alive = self.patches[:, self.prefix :]
-        ranked = importance.masked_fill(~alive, -math.inf)
-        order = ranked.argsort(dim=-1, descending=True, stable=True)
-        self._prune(order[:, kept:] + self.prefix)
+        masked = importance.masked_fill(~alive, -math.inf)
+        order = masked.argsort(dim=-1, descending=True, stable=True) + self.prefix
+        merge = round_half_up(merge_share * (ranked - kept))
+        if merge:
+            self.moves.append(self._closest(order[:, kept:ranked], order[:, :kept], merge))
+        self._prune(order[:, kept:])
+
+    def merged(self) -> Merged | None:
+        """Where the tokens that were merged have ended."""
+        if not self.moves:
+            return None
+        assert self.alive is not None
+        tokens = torch.cat([pruned for pruned, _ in self.moves], dim=1)  # (B, M)
+        ends = torch.cat([matches for _, matches in self.moves], dim=1)
+        if len(self.moves) == 2:  # what a token has taken in goes along with it
+            place = torch.arange(self.tokens, device=self.device).repeat(self.images, 1)
+            ends = place.scatter(1, *self.moves[1]).gather(1, ends)
+        order = self.alive.to(torch.int64).cumsum(1) - 1  # (B, N): its place among those kept
+        return Merged(tokens, order.masked_fill(~self.alive, -1).gather(1, ends))
 
     def positions(self, patches: int) -> Tensor:
         """Ascending positions of the alive tokens, (B, prefix + patches)."""
-        images, n = self.patches.shape
         if self.alive is None:
-            return torch.arange(n, device=self.patches.device).expand(images, -1)
+            return torch.arange(self.tokens, device=self.device).expand(self.images, -1)
         order = self.alive.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
         return order[:, : self.prefix + patches]
+
+    def _closest(self, a: Tensor, b: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The `count` tokens of A with the closest match in B, and their matches, (B, count)."""
+        assert self.features is not None
+        dtype = torch.promote_types(self.features.dtype, torch.float32)
+        similarity, match = best_match(
+            take_tokens(self.features, a).to(dtype), take_tokens(self.features, b).to(dtype),
+            self.config.metric,
+        )  # fmt: skip
+        closest = similarity.argsort(dim=-1, descending=True, stable=True)[:, :count]
+        return a.gather(1, closest), b.gather(1, match.gather(1, closest))
 
     def _prune(self, tokens: Tensor) -> None:
         self.patches = self.patches.scatter(1, tokens, torch.zeros_like(tokens, dtype=torch.bool))
         self.alive = self.patches.clone()
         self.alive[:, : self.prefix] = True
-

@@ -30,8 +30,7 @@ def token_counts(geometry: Geometry, config: PruningConfig) -> tuple[int, ...]:
         if layer is not None:
             if block == geometry.depth:
                 raise ConfigError(_outside(layer, geometry))
-            method.check_layer(config, layer, n)
-            n, _, _ = method.layer_tokens(config, n, layer.retention, method.knob_values(layer))
+            n = method.kept(config, layer, n)
         counts.append(n)
     if layers:
         raise ConfigError(_outside(next(iter(layers.values())), geometry))

@@ -46,6 +46,7 @@ def config_file(study: StudyReader, trial: StoredTrial) -> ConfigFile:
         provenance={
             "study": study.name,
             "trial": trial.number,
+            **{key: trial.attrs[key] for key in ("hand_set",) if key in trial.attrs},
             "seed": contract["seed"],
             "sampler": contract["sampler"],
             "space": about["space"],
@@ -110,11 +111,12 @@ def holdout_table(study: StudyReader) -> dict[str, Any] | None:
                     "gflops": trial.attrs["gflops"],
                     f"search_{objective}": trial.value,
                     "search_minus_unpruned": trial.attrs["minus_unpruned"],
+                    **{key: trial.attrs[key] for key in ("hand_set",) if key in trial.attrs},
                     **_small(record),
                 }
             )
     baselines = {name: stored[name] for name in BASELINES if name in stored}
-    opponent = baselines.get(OPPONENT)
+    opponent = strongest(study.attributes()["reference"], objective)
     return {
         "images": stored["images"],
         "objective": objective,
@@ -126,15 +128,28 @@ def holdout_table(study: StudyReader) -> dict[str, Any] | None:
     }
 
 
-def verdict(winner: Mapping[str, Any], opponent: Mapping[str, Any] | None) -> str:
-    """What the holdout images say of the winner against the paper's schedule, plainly."""
-    title = BASELINES[OPPONENT].title
+def strongest(reference: Mapping[str, Any], objective: str) -> str | None:
+    """The baseline that does best on the search images; None where none fits."""
+    fitting = {name: reference[name][objective] for name in BASELINES if reference.get(name)}
+    return max(fitting, key=lambda name: fitting[name]) if fitting else None
+
+
+def verdict(winner: Mapping[str, Any], opponent: str | None) -> str:
+    """What the holdout images say of the winner against a baseline, plainly.
+
+    Args:
+        winner: a finalist's record, with its differences from the baselines.
+        opponent: the baseline's name; None where none fits.
+    """
     if opponent is None:
-        return f"{title} does not fit this model or budget: nothing to compare with"
-    low, high = winner[f"minus_{OPPONENT}_ci95"]
-    points = f"{100 * winner[f'minus_{OPPONENT}']:+.2f} points, 95 % interval "
+        return "no hand-set schedule fits this model or budget: nothing to compare with"
+    title = BASELINES[opponent].title
+    low, high = winner[f"minus_{opponent}_ci95"]
+    points = f"{100 * winner[f'minus_{opponent}']:+.2f} points, 95 % interval "
     points += f"{100 * low:+.2f} to {100 * high:+.2f}"
     name = f"trial {winner['trial']}"
+    if winner.get("hand_set", "").split(" ")[0] == opponent:
+        return f"{name} is {title} itself: no other trial did better on the search images"
     if low > 0:
         return f"{name} is better than {title} on holdout images ({points})"
     if high < 0:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ztp_search.samplers.adaptive import AdaptiveSampler
 from ztp_search.samplers.base import Proposal, Sampler
 from ztp_search.samplers.cma_es import CmaEs
+from ztp_search.samplers.hand_set import HandSet
 from ztp_search.samplers.monte_carlo import MonteCarlo
 from ztp_search.samplers.nsga2 import Nsga2
 from ztp_search.samplers.qmc import QuasiMonteCarlo
@@ -20,6 +21,6 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
 }
 
 __all__ = [
-    "SAMPLERS", "AdaptiveSampler", "CmaEs", "MonteCarlo", "Nsga2", "Proposal", "QuasiMonteCarlo",
-    "Refine", "Sampler", "Tpe",
+    "SAMPLERS", "AdaptiveSampler", "CmaEs", "HandSet", "MonteCarlo", "Nsga2", "Proposal",
+    "QuasiMonteCarlo", "Refine", "Sampler", "Tpe",
 ]  # fmt: skip

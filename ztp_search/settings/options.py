@@ -124,6 +124,8 @@ class SearchSettings(RunSettings):
         tolerance: how far below the budget a configuration may stay, as a fraction of it.
         budget_counts: "total" bounds what runs; "backbone" leaves out what pruning adds.
         space: name of a shipped search space, or path of a file; None: that of the model.
+        method: "any" searches all of the space, "zero-tprune" the paper's part of it (tokens are
+            dropped), "merge" the part where none is dropped.
         objective: "top1", or "agreement" with the unpruned model, which needs no labels.
         trials: configurations to evaluate in all; None: the space's default.
         timeout: seconds; start no more trials than can be raced to the end in them.
@@ -152,6 +154,7 @@ class SearchSettings(RunSettings):
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
     budget_counts: Literal["total", "backbone"] = "total"
     space: FileName | None = None
+    method: str = "any"
     objective: str = "top1"
     trials: Positive | None = None
     timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

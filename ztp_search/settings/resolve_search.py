@@ -34,7 +34,7 @@ def resolve_search(settings: SearchSettings) -> ResolvedSearch:
     for budget in budgets:
         check_budgets(budget)
     check_files(settings)
-    space = _space(settings)
+    space = _space(settings).restricted(settings.method)
     defaults = DEFAULTS | dict(space.defaults)
     return ResolvedSearch(
         space=space,
@@ -156,6 +156,7 @@ def _study_name(settings: SearchSettings, space: SearchSpace, budget: str, budge
     if settings.model is not None:
         parts.append(settings.model)
     parts += [budget, f"seed{settings.seed}"]
+    parts += [settings.method] if settings.method != "any" else []
     parts += [settings.sampler] if settings.sampler != "monte-carlo" else []
     parts += [f"racing-{settings.racing}"] if settings.racing != "both" else []
     return "-".join(_plain(part) for part in parts)

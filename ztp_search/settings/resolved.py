@@ -73,6 +73,11 @@ class WorkerOptions:
     cache_bytes: int | None = None
 
 
+DECODER = 2
+"""How points become configurations, and which trials come first; 1 had no merging. A study of
+another one can be read, but not resumed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResolvedSearch:
     """A search, resolved from its settings. precision and device may be "auto"; timeout is in
@@ -110,6 +115,7 @@ class ResolvedSearch:
         stated = {"device": self.device, "precision": self.precision}
         return {
             "space": self.space.sha256,
+            "decoder": DECODER,
             "model": {
                 "name": self.sources.model.name,
                 "kwargs": dict(self.sources.model.kwargs),

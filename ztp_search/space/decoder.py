@@ -3,17 +3,24 @@
 `Decoder.decode` turns any point into a configuration with (1 - tolerance) budget <= cost <=
 budget, by construction and in bounded time, never by drawing again:
 
-1. The first coordinate picks a set of locations, with equal probability over the sets whose
-   cheapest and dearest configurations enclose the budget (`locations.py`).
-2. The configuration's scales (head thresholds) are read off their coordinates.
-3. In the order of their `order` coordinates the layers take their knobs' values, each uniformly
-   from those that leave the budget reachable by what is not decided yet: first the knobs that
-   make a layer dearer (WPR iterations), then those that make it cheaper (S-stage tokens).
-4. The retentions are low + (high - low) * bend(u, t) with one t for all layers, the least that
-   keeps the budget: bend moves all rates of a point up (t < 1) or down (t > 1) without piling
-   them up at either end. Every point of the budget surface is reached (by its own relative
-   rates, at t = 1), no layer is preferred, and the result moves steadily with the point.
-5. Rates are multiples of 1 / RETENTION_UNIT throughout, so counts are integers at every step;
+1. The first coordinate picks the number of layers, with equal probability over those with which
+   the budget can be met, and a set of so many locations, with equal probability over the sets
+   whose cheapest and dearest configurations enclose the budget (`locations.py`).
+2. The configuration's scales (head thresholds) and its design variants are read off their
+   coordinates. Where a space holds corners that go by a name (`space.CORNERS`: the paper's method,
+   merging alone), a coordinate puts equal shares of the points into each of them and into the
+   whole, so that no well-tried method is a rare accident.
+3. The layers take their method's coordinates (the S-stage's share of what is pruned, WPR
+   iterations, the share that is merged), each evenly over its range; one that would put the budget
+   out of reach of what is not decided yet gives way as far as it must. A tilted coordinate is
+   moved by a common tilt of all layers: a quarter of the tilts puts all of them at the lower end
+   of the range, a quarter at the upper one.
+4. The shares of tokens that the layers keep are low + (high - low) * bend(u, t) with one t for all
+   layers, the least that keeps the budget: bend moves all shares of a point up (t < 1) or down
+   (t > 1) without piling them up at either end. Every point of the budget surface is reached (by
+   its own relative shares, at t = 1), no layer is preferred, and the result moves steadily with
+   the point.
+5. Shares are multiples of 1 / RETENTION_UNIT throughout, so counts are integers at every step;
    what rounding left over is used up by single tokens, the dearest that fits first.
 A set in which integer counts miss the tolerance hands over to the next one.
 
@@ -22,22 +29,25 @@ The result is spread out over the budget surface, but not uniform on it.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from ztp_search.errors import BudgetError
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import RETENTION_UNIT, PruningConfig
 from ztp_search.pruning.geometry import Geometry
-from ztp_search.space.draft import Draft, Knobs, Pricing, retention_units
+from ztp_search.pruning.schedules import BASELINES
+from ztp_search.space.draft import Coordinates, Draft, Pricing
 from ztp_search.space.locations import Locations, check_blocks, feasible_locations
-from ztp_search.space.space import SearchSpace
+from ztp_search.space.space import BlockSpace, Corner, SearchSpace
 
 MAX_HANDOVERS = 2_000
 """Sets that one point tries before it is refused: seconds, in any space."""
 MARGIN = 1e-6
-"""Coordinates of retention are kept this far off 0 and 1."""
+"""Coordinates of the share kept are kept this far off 0 and 1."""
 STEPS, OCTAVES = 1_024, 40
 """t is 2**(step / STEPS), within OCTAVES of 1: enough to bend MARGIN to 1 and 1 - MARGIN to 0."""
 
@@ -72,17 +82,22 @@ class Decoder:
         self.blocks = space.blocks(geometry.depth)
         self.pricing = Pricing(space, geometry, budget)
         self.method = self.pricing.method
-        per_layer = ("order", "retention", *(knob.name for knob in self.method.knobs))
+        self._choices = {
+            name: values for name, values in space.variants.items() if len(values) > 1
+        }
+        self._corners = space.corners()
+        per_layer = ("kept", *(each.name for each in self.method.coordinates))
         self.names = (
             "locations",
             *(f"block{block.block:02d}.{name}" for block in self.blocks for name in per_layer),
+            *(f"{each.name}.tilt" for each in self.method.coordinates if each.tilted),
+            *(("corner",) if self._corners else ()),
+            *self._choices,
             *self.method.scales,
         )
-        self._column = {block.block: 1 + len(per_layer) * i for i, block in enumerate(self.blocks)}
-        check_blocks(space, self.blocks, geometry)
+        self._index = {name: index for index, name in enumerate(self.names)}
+        check_blocks(space, self.blocks, self.pricing, geometry)
         self._sets = feasible_locations(space, self.blocks, self.pricing, budget)
-        knobs = self.method.knobs
-        self._decided = sorted(range(len(knobs)), key=lambda k: not knobs[k].raises_cost)
 
     @property
     def dimensions(self) -> int:
@@ -104,9 +119,8 @@ class Decoder:
         """
         if len(point) != self.dimensions:
             raise ValueError(f"a point has {self.dimensions} coordinates, but got {len(point)}")
-        first = min(int(point[0] * len(self._sets)), len(self._sets) - 1)
-        for step in range(min(len(self._sets), MAX_HANDOVERS)):
-            config = self._decode_in(self._sets[(first + step) % len(self._sets)], point)
+        for locations in itertools.islice(self._sets_from(point[0]), MAX_HANDOVERS):
+            config = self._decode_in(locations, point)
             if config is not None:
                 return config
         model = self.pricing.cost_model
@@ -116,72 +130,163 @@ class Decoder:
             "`tolerance`"
         )
 
-    def parameter_ranges(self) -> dict[str, tuple[float, float]]:
+    def hand_set(self) -> dict[str, PruningConfig]:
+        """The hand-set schedules that lie in the space, by baseline and shape ("tome constant").
+
+        Their layers stand where the space's may, and their variants and what they merge are its;
+        their rates and numbers need not be.
+        """
+        shares = {block.block: block.merge_share for block in self.blocks}
+        return {
+            f"{name} {shape}": config
+            for name, baseline in BASELINES.items()
+            for shape, config in baseline.schedules(self.geometry, self.budget).items()
+            if all(
+                getattr(config, field) in self.space.variants.get(field, (choices[0],))
+                for field, choices in self.method.choices.items()
+            )
+            and all(
+                layer.after_block in shares
+                and (layer.retention == 1.0 or shares[layer.after_block][0] == 0.0)
+                for layer in config.layers
+            )
+        }  # fmt: skip
+
+    def parameter_ranges(self) -> dict[str, tuple[float, float] | tuple[str, ...]]:
         """Least and most of every parameter of a trial (`block03.retention`, …, `v_max`).
 
-        They include those of a block without a pruning layer.
+        They include those of a block without a pruning layer, and of the hand-set schedules. Of a
+        design variant that differs from trial to trial, the names it takes.
         """
-        out: dict[str, tuple[float, float]] = {}
+        hand_set = self.hand_set().values()
+        known = [layer for config in hand_set for layer in config.layers]
+        out: dict[str, tuple[float, float] | tuple[str, ...]] = {}
         for block in self.blocks:
             for name, neutral in self.method.neutral.items():
                 low, high = getattr(block, name)
-                out[f"block{block.block:02d}.{name}"] = min(low, neutral), max(high, neutral)
+                if name == "s_tokens":
+                    high = max(low, min(high, self.geometry.patch_tokens // 2))
+                values = [getattr(each, name) for each in known if each.after_block == block.block]
+                every = (low, high, neutral, *values)
+                out[f"block{block.block:02d}.{name}"] = min(every), max(every)
         for name, scale in self.pricing.scales.items():
-            out[name] = (scale.low, scale.high)
-        return out
+            every = (scale.low, scale.high, *(getattr(config, name) for config in hand_set))
+            out[name] = min(every), max(every)
+        return {**out, **self._choices}
+
+    def _sets_from(self, u: float) -> Iterator[Locations]:
+        """The set that the first coordinate picks, those after it, then other numbers of layers."""
+        count, rest = _part(u, len(self._sets))
+        for sets in self._sets[count:] + self._sets[:count]:
+            first, _ = _part(rest, len(sets))
+            yield from sets[first:]
+            yield from sets[:first]
 
     # ---- one set -------------------------------------------------------------------------
 
     def _decode_in(self, locations: Locations, point: Sequence[float]) -> PruningConfig | None:
-        """The configuration in this set of locations; None where integer counts miss."""
-        columns = [self._column[space.block] for space in locations]
-        draft = self.pricing.draft(locations)
-        order = sorted(range(len(locations)), key=lambda j: (point[columns[j]], j))
-        for k in self._decided:
-            for j in order:
-                value = self._reachable(draft, j, k, point[columns[j] + 2 + k])
+        """The configuration in this set of locations; None where integer counts miss.
+
+        At the very ends of what can be met, where the variant that the point has costs too much or
+        too little, it is one of the first variant of each list.
+        """
+        corner = self._corner(point)
+        variants = {
+            **self.pricing.variants,
+            **{
+                name: values[_part(point[self._index[name]], len(values))[0]]
+                for name, values in self._choices.items()
+            },
+            **({} if corner is None else corner.variants),
+        }
+        config = self._decode_as(variants, corner, locations, point)
+        if config is None and variants != self.pricing.variants:
+            config = self._decode_as(self.pricing.variants, None, locations, point)
+        return config
+
+    def _decode_as(
+        self,
+        variants: Mapping[str, str],
+        corner: Corner | None,
+        locations: Locations,
+        point: Sequence[float],
+    ) -> PruningConfig | None:
+        """The same in one design variant."""
+        draft = self.pricing.draft(locations, variants)
+        self._decide(draft, [self._drawn(space, point, corner) for space in locations])
+        columns = [self._index[f"block{space.block:02d}.kept"] for space in locations]
+        shares = self._solve(draft, [point[column] for column in columns])
+        if shares is None:
+            return None
+        config = self._config(draft, self._top_up(draft, shares), point, variants)
+        if config is None or not self.budget.holds(self.pricing.cost_model.total(config)):
+            return None
+        return config
+
+    def _corner(self, point: Sequence[float]) -> Corner | None:
+        """The corner that the point lies in; None: anywhere."""
+        if not self._corners:
+            return None
+        part, _ = _part(point[self._index["corner"]], len(self._corners) + 1)
+        return self._corners[part - 1] if part else None
+
+    def _drawn(
+        self, space: BlockSpace, point: Sequence[float], corner: Corner | None
+    ) -> Coordinates:
+        """The coordinates of a layer as the point has them."""
+        if corner is not None:
+            space = replace(space, merge_share=(corner.merge_share, corner.merge_share))
+        drawn = []
+        for each in self.method.coordinates:
+            low, high = self.method.range(space, each.name)
+            u = point[self._index[f"block{space.block:02d}.{each.name}"]]
+            if each.tilted:
+                u += 4.0 * point[self._index[f"{each.name}.tilt"]] - 2.0
+            drawn.append(low + _part(min(max(u, 0.0), 1.0), high - low + 1)[0])
+        return tuple(drawn)
+
+    def _decide(self, draft: Draft, drawn: Sequence[Coordinates]) -> None:
+        """Give every layer the coordinates drawn, or the nearest that leave the budget in reach."""
+        if self._in_reach(draft, list(drawn), list(drawn)):
+            draft.cheap, draft.dear = list(drawn), list(drawn)
+            return
+        for j, layer in enumerate(drawn):
+            for k, value in enumerate(layer):
+                value = self._reachable(draft, j, k, value)
                 draft.cheap[j] = _with(draft.cheap[j], k, value)
                 draft.dear[j] = _with(draft.dear[j], k, value)
-        rates = self._solve(draft, [point[column + 1] for column in columns])
-        if rates is None:
-            return None
-        rates = self._top_up(draft, rates)
-        config = self._config(draft, rates, point)
-        for layer, space in zip(config.layers, locations, strict=True):
-            for knob in self.method.knobs:
-                if getattr(layer, knob.name) < getattr(space, knob.name)[0]:
-                    return None  # lowered, as too few tokens come in
-        return config if self.budget.holds(self.pricing.cost_model.total(config)) else None
 
-    def _reachable(self, draft: Draft, j: int, k: int, u: float) -> int:
-        """A value of knob k of layer j that leaves the budget reachable."""
-        knob = self.method.knobs[k]
-        low, high = getattr(draft.spaces[j], knob.name)
-        if low == high:
-            return int(low)
-        cost, budget = self.pricing.cost, self.budget.macs
+    def _in_reach(
+        self, draft: Draft, cheap: Sequence[Coordinates], dear: Sequence[Coordinates]
+    ) -> bool:
+        return (
+            self.pricing.cost(draft, draft.low, cheap) <= self.budget.macs
+            and self.pricing.cost(draft, draft.high, dear) >= self.budget.least
+        )
 
-        def cheap_enough(value: int) -> bool:
-            cheap = _replaced(draft.cheap, j, _with(draft.cheap[j], k, value))
-            return cost(draft, draft.low, cheap) <= budget
+    def _reachable(self, draft: Draft, j: int, k: int, value: int) -> int:
+        """The value of coordinate k of layer j nearest to this that leaves the budget in reach.
 
-        def dear_enough(value: int) -> bool:
-            dear = _replaced(draft.dear, j, _with(draft.dear[j], k, value))
-            return cost(draft, draft.high, dear) >= budget
+        Nearest on the way to where the layer is cheapest, or dearest where it must cost more.
+        """
 
-        if knob.raises_cost:
-            return _integer(low, _last(low, high, cheap_enough), u)
-        # Small values may overshoot; the dearest must reach the budget, or at least come nearest
-        # to it from below.
-        first = _first(low, high, cheap_enough)
-        last = _last(low, high, dear_enough)
-        return _integer(first, max(first, last), u)
+        def in_reach(other: int) -> bool:
+            cheap = _replaced(draft.cheap, j, _with(draft.cheap[j], k, other))
+            dear = _replaced(draft.dear, j, _with(draft.dear[j], k, other))
+            return self._in_reach(draft, cheap, dear)
+
+        if in_reach(value):
+            return value
+        end = draft.cheap[j][k] if in_reach(draft.cheap[j][k]) else draft.dear[j][k]
+        way = range(value, end, 1 if end > value else -1)  # ends before `end`
+        nearest = _first(0, len(way), lambda d: d == len(way) or in_reach(way[d]))
+        return way[nearest] if nearest < len(way) else end
 
     def _solve(self, draft: Draft, relative: Sequence[float]) -> list[int] | None:
-        """The highest retentions (in units) on the curve through `relative` within budget."""
+        """The highest shares (in units) on the curve through `relative` within budget."""
         inner = [min(max(u, MARGIN), 1.0 - MARGIN) for u in relative]  # the ends do not bend
 
-        def rates(step: int) -> list[int]:
+        def shares(step: int) -> list[int]:
             t = 2.0 ** (step / STEPS)
             return [
                 low + round((high - low) * _bend(u, t))
@@ -189,55 +294,53 @@ class Decoder:
             ]
 
         def fits(step: int) -> bool:
-            return self.pricing.cost(draft, rates(step), draft.dear) <= self.budget.macs
+            return self.pricing.cost(draft, shares(step), draft.dear) <= self.budget.macs
 
         step = _first(-OCTAVES * STEPS, OCTAVES * STEPS, fits)
-        return rates(step) if fits(step) else None
+        return shares(step) if fits(step) else None
 
-    def _top_up(self, draft: Draft, rates: list[int]) -> list[int]:
+    def _top_up(self, draft: Draft, shares: list[int]) -> list[int]:
         """Use up what is left of the budget by single tokens, the dearest that fits first.
 
         So no layer gains more than a few, and none is pushed to its bound.
         """
-        bounds = [retention_units(space)[1] for space in draft.spaces]
-        for j in range(len(rates)):
-            while True:
-                n, kept = self._kept_by_rate(draft, rates, j)
-                # the least rate that keeps one more
-                more = math.ceil((kept + 0.5) / n * RETENTION_UNIT - 1e-6)
-                if kept + 1 >= n or more >= bounds[j]:
-                    break
-                longer = _replaced(rates, j, more)
-                if self.pricing.cost(draft, longer, draft.dear) > self.budget.macs:
-                    break
-                rates = longer
-        return rates
-
-    def _kept_by_rate(self, draft: Draft, rates: Sequence[int], j: int) -> tuple[int, int]:
-        """Patch tokens that come into layer j, and those that its rate alone would keep."""
+        plan, template = self.method.plan, draft.template
         n = self.geometry.patch_tokens
-        template = self.pricing.template
-        for i in range(j):
-            rate = rates[i] / RETENTION_UNIT
-            n, _, _ = self.method.layer_tokens(template, n, rate, draft.dear[i])
-        rate = rates[j] / RETENTION_UNIT
-        _, kept_by_rate, _ = self.method.layer_tokens(template, n, rate, draft.dear[j])
-        return n, kept_by_rate
+        for j, (space, coordinates) in enumerate(zip(draft.spaces, draft.dear, strict=True)):
+            kept, _ = plan(template, space, n, shares[j] / RETENTION_UNIT, coordinates)
+            while kept + 1 < n:
+                # the least share that keeps one more
+                more = math.ceil((kept + 0.5) / n * RETENTION_UNIT - 1e-6)
+                longer = _replaced(shares, j, more)
+                if more >= draft.high[j] or (
+                    self.pricing.cost(draft, longer, draft.dear) > self.budget.macs
+                ):
+                    break
+                shares = longer
+                now, _ = plan(template, space, n, more / RETENTION_UNIT, coordinates)
+                if now == kept:  # held back by another range
+                    break
+                kept = now
+            n = kept
+        return shares
 
     def _config(
-        self, draft: Draft, rates: Sequence[int], point: Sequence[float]
-    ) -> PruningConfig:
+        self, draft: Draft, shares: Sequence[int], point: Sequence[float],
+        variants: Mapping[str, str],
+    ) -> PruningConfig | None:  # fmt: skip
         layers = []
         n = self.geometry.patch_tokens
-        for space, units, knobs in zip(draft.spaces, rates, draft.dear, strict=True):
-            rate = units / RETENTION_UNIT
-            n, _, allowed = self.method.layer_tokens(self.pricing.template, n, rate, knobs)
-            layers.append(self.method.layer(space.block, rate, allowed))
-        scales = self.method.scales
-        coordinates = dict(zip(scales, point[len(point) - len(scales) :], strict=True))
-        return self.method.config(
-            layers, self.pricing.scale_values(coordinates), self.space.variants
-        )
+        for space, share, coordinates in zip(draft.spaces, shares, draft.dear, strict=True):
+            kept, values = self.method.plan(
+                draft.template, space, n, share / RETENTION_UNIT, coordinates
+            )
+            layer = self.method.layer(space, n, kept, values)
+            if layer is None:  # too few tokens come in
+                return None
+            layers.append(layer)
+            n = kept
+        scales = {name: point[self._index[name]] for name in self.method.scales}
+        return self.method.config(layers, self.pricing.scale_values(scales), variants)
 
 
 def _bend(u: float, t: float) -> float:
@@ -245,29 +348,20 @@ def _bend(u: float, t: float) -> float:
     return math.pow(u, t) if t < 1.0 else 1.0 - math.pow(1.0 - u, 1.0 / t)
 
 
-def _with(knobs: Knobs, k: int, value: int) -> Knobs:
-    return (*knobs[:k], value, *knobs[k + 1 :])
+def _part(u: float, parts: int) -> tuple[int, float]:
+    """Which of so many equal parts of [0, 1] u lies in, and where in it, in [0, 1]."""
+    part = min(int(u * parts), parts - 1)
+    return part, u * parts - part
+
+
+def _with(coordinates: Coordinates, k: int, value: int) -> Coordinates:
+    return (*coordinates[:k], value, *coordinates[k + 1 :])
 
 
 def _replaced(values: list[ItemT], index: int, value: ItemT) -> list[ItemT]:
     out = values.copy()
     out[index] = value
     return out
-
-
-def _integer(low: int, high: int, u: float) -> int:
-    """An integer of [low, high], evenly by u in [0, 1]."""
-    return min(low + int(u * (high - low + 1)), high)
-
-
-def _last(low: int, high: int, holds: Callable[[int], bool]) -> int:
-    """The greatest value of [low, high] where a condition that ends holds; low if none."""
-    if holds(high):
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
 
 
 def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ztp_search.errors import BudgetError, SpaceError
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import RETENTION_UNIT
 from ztp_search.pruning.geometry import Geometry
-from ztp_search.space.draft import Pricing, retention_units
+from ztp_search.pruning.methods.zero_tprune import MERGE_UNIT
+from ztp_search.space.draft import Pricing
 from ztp_search.space.space import BlockSpace, SearchSpace
 
-MAX_SETS = 200_000
+MAX_SETS = 1_000
+"""Sets with the same number of layers; of more, so many evenly spread ones stand for all."""
 
 Locations = tuple[BlockSpace, ...]
 """The pruning layers of a configuration, by what each may be."""
@@ -21,7 +23,7 @@ Locations = tuple[BlockSpace, ...]
 
 def feasible_locations(
     space: SearchSpace, blocks: Sequence[BlockSpace], pricing: Pricing, budget: Budget
-) -> list[Locations]:
+) -> list[list[Locations]]:
     """Find the sets of locations whose cheapest and dearest configurations enclose the budget.
 
     Args:
@@ -30,33 +32,59 @@ def feasible_locations(
         pricing: of the space on the model.
         budget: to be met.
 
+    Returns:
+        For every number of layers with which the budget can be met, its sets.
+
     Raises:
-        SpaceError: there are too many sets.
         BudgetError: none is feasible; names the interval that can be asked for.
     """
-    least, most = space.layers[0], min(space.layers[1], len(blocks))
-    count = sum(math.comb(len(blocks), k) for k in range(least, most + 1))
-    if count > MAX_SETS:
-        raise SpaceError(
-            f"{space.name}: pruning.layers {list(space.layers)} of {len(blocks)} blocks makes "
-            f"{count:,} sets of locations, at most {MAX_SETS:,} can be handled; name fewer blocks "
-            "or fewer layers"
-        )
     feasible = []
     intervals = []
-    for k in range(least, most + 1):
-        for locations in itertools.combinations(blocks, k):
+    for count in range(space.layers[0], min(space.layers[1], len(blocks)) + 1):
+        sets = []
+        for locations in sets_of(blocks, count):
             draft = pricing.draft(locations)
             low, high = pricing.cheapest(draft), pricing.dearest(draft)
             intervals.append((low, high))
             if low <= budget.macs and high >= budget.least:
-                feasible.append(locations)
+                sets.append(locations)
+        if sets:
+            feasible.append(sets)
     if not feasible:
         raise BudgetError(_refusal(space, pricing, budget, intervals))
     return feasible
 
 
-def check_blocks(space: SearchSpace, blocks: Sequence[BlockSpace], geometry: Geometry) -> None:
+def sets_of(blocks: Sequence[BlockSpace], count: int) -> Iterator[Locations]:
+    """Sets of `count` of these blocks in lexicographic order, the first and the last included.
+
+    All of them up to MAX_SETS; of more, that many at even distances.
+    """
+    total = math.comb(len(blocks), count)
+    if total <= MAX_SETS:
+        yield from itertools.combinations(blocks, count)
+        return
+    for i in range(MAX_SETS):
+        yield _set_at(blocks, count, i * (total - 1) // (MAX_SETS - 1))
+
+
+def _set_at(blocks: Sequence[BlockSpace], count: int, rank: int) -> Locations:
+    """The set of that rank in lexicographic order."""
+    chosen: list[BlockSpace] = []
+    for position, block in enumerate(blocks):
+        with_it = math.comb(len(blocks) - position - 1, count - len(chosen) - 1)
+        if rank < with_it:
+            chosen.append(block)
+            if len(chosen) == count:
+                break
+        else:
+            rank -= with_it
+    return tuple(chosen)
+
+
+def check_blocks(
+    space: SearchSpace, blocks: Sequence[BlockSpace], pricing: Pricing, geometry: Geometry
+) -> None:
     """Refuse ranges that hold no value on this model.
 
     Raises:
@@ -64,17 +92,27 @@ def check_blocks(space: SearchSpace, blocks: Sequence[BlockSpace], geometry: Geo
     """
     half = geometry.patch_tokens // 2
     for block in blocks:
-        low, high = retention_units(block)
-        if low > high:
-            raise SpaceError(
-                f"{space.name}: pruning.retention of block {block.block} must hold a multiple of "
-                f"{1 / RETENTION_UNIT}, but got {list(block.retention)}; round its ends"
-            )
+        where = f"of block {block.block} must"
+        for name, unit in (
+            ("retention", RETENTION_UNIT), ("kept", RETENTION_UNIT), ("merge_share", MERGE_UNIT),
+        ):  # fmt: skip
+            low, high = getattr(block, name)
+            if math.ceil(low * unit - 1e-6) > math.floor(high * unit + 1e-6):
+                raise SpaceError(
+                    f"{space.name}: pruning.{name} {where} hold a multiple of {1 / unit}, but got "
+                    f"{[low, high]}; round its ends"
+                )
         if block.s_tokens[0] > half:
             raise SpaceError(
-                f"{space.name}: pruning.s_tokens of block {block.block} must start at {half} or "
-                f"below, half of the model's {geometry.patch_tokens} patch tokens, but got "
-                f"{list(block.s_tokens)}; lower it"
+                f"{space.name}: pruning.s_tokens {where} start at {half} or below, half of the "
+                f"model's {geometry.patch_tokens} patch tokens, but got {list(block.s_tokens)}; "
+                "lower it"
+            )
+        low, high = pricing.method.shares(block, geometry.patch_tokens)
+        if low > high:
+            raise SpaceError(
+                f"{space.name}: pruning.kept {where} leave what retention and s_tokens do, at "
+                f"least {low:.4g} of the tokens, but got {list(block.kept)}; raise it"
             )
 
 

@@ -6,12 +6,35 @@ blocks. Its YAML form is read by `space_file.py`; sampling under a budget is in 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ztp_search.errors import SpaceError
+from ztp_search.pruning.config import CHOICES
 from ztp_search.pruning.methods import DEFAULT_METHOD
+
+
+@dataclass(frozen=True, slots=True)
+class Corner:
+    """A part of a space that goes by a name: what it fixes, the rest being the space's.
+
+    merge_share: of every layer.
+    variants: design variants.
+    """
+
+    merge_share: float
+    variants: Mapping[str, str]
+
+
+CORNERS: Mapping[str, Corner] = {
+    "zero-tprune": Corner(0.0, {
+        "similar": "drop", "sizes": "ignore", "partition": "sequential-u", "features": "key",
+    }),
+    "merge": Corner(1.0, {"similar": "merge", "sizes": "track"}),
+}  # fmt: skip
+"""The paper's method, and what drops nothing."""
 
 Interval = tuple[float, float]
 """Least and most, both included."""
@@ -79,6 +102,8 @@ class BlockSpace:
     retention: tuple[float, float]
     s_tokens: tuple[int, int]
     wpr_iterations: tuple[int, int]
+    kept: tuple[float, float] = (0.0, 1.0)
+    merge_share: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +113,9 @@ class SearchSpace:
     name: of a shipped space, or the path of its file.
     after_block: the blocks that a pruning layer may follow; None: all but the last.
     layers: least and most pruning layers of one configuration.
-    variants: named design variants that stand for all configurations.
+    kept: least and most share of the tokens that a layer keeps, by both stages.
+    merge_share: share of the tokens pruned by importance that are merged.
+    variants: named design variants that may be tried; those not named stand at their default.
     model, data, defaults: what is searched where nothing but the space is named; empty in a space
         for any model.
     sha256: digest of what decides sampling, for the study's contract.
@@ -104,7 +131,9 @@ class SearchSpace:
     wpr_iterations: PerBlock
     v_min: Scale
     v_max: Scale
-    variants: Mapping[str, str] = field(default_factory=dict)
+    kept: PerBlock = PerBlock(other=(0.0, 1.0))
+    merge_share: PerBlock = PerBlock(other=(0.0, 0.0))
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, int] = field(default_factory=dict)
@@ -120,21 +149,63 @@ class SearchSpace:
 
         Example:
             >>> load_space("deit_small").blocks(12)[0]
-            BlockSpace(block=1, retention=(0.5, 1.0), s_tokens=(0, 20), wpr_iterations=(30, 50))
+            BlockSpace(block=1, retention=(0.5, 1.0), s_tokens=(0, 1000000), …)
         """
         numbers = self._locations(depth)
         rates = self._intervals("retention", self.retention, depth)
         counts = self._intervals("s_tokens", self.s_tokens, depth)
         iterations = self._intervals("wpr_iterations", self.wpr_iterations, depth)
+        kept = self._intervals("kept", self.kept, depth)
+        merged = self._intervals("merge_share", self.merge_share, depth)
         return tuple(
             BlockSpace(
                 block=block,
                 retention=rates[block],
                 s_tokens=_integers(counts[block]),
                 wpr_iterations=_integers(iterations[block]),
+                kept=kept[block],
+                merge_share=merged[block],
             )
             for block in numbers
         )
+
+    def restricted(self, method: str) -> SearchSpace:
+        """One of `CORNERS` of this space, or all of it ("any").
+
+        Raises:
+            SpaceError: there is no such corner.
+        """
+        if method not in ("any", *CORNERS):
+            raise SpaceError(f"`method` must be one of any, {', '.join(CORNERS)}, but got "
+                             f"{method!r}")  # fmt: skip
+        if method == "any":
+            return self
+        corner = CORNERS[method]
+        return replace(
+            self,
+            merge_share=PerBlock(other=(corner.merge_share, corner.merge_share)),
+            variants={
+                **self.variants, **{name: (value,) for name, value in corner.variants.items()}
+            },
+            sha256=hashlib.sha256(f"{method} {self.sha256}".encode()).hexdigest(),
+        )  # fmt: skip
+
+    def corners(self) -> list[Corner]:
+        """The corners that lie in this space and leave out some of it."""
+        return [corner for corner in CORNERS.values() if self._has(corner)]
+
+    def _has(self, corner: Corner) -> bool:
+        open_too = any(len(values) > 1 for values in self.variants.values())
+        stated = {name: choices[0] for name, choices in CHOICES.items()}
+        return open_too and all(
+            value in self.variants.get(name, (stated[name],))
+            for name, value in corner.variants.items()
+        ) and all(
+            low <= corner.merge_share <= high
+            for low, high in filter(None, (
+                self.merge_share.other, *(interval for _, interval in self.merge_share.stated)
+            ))
+        )  # fmt: skip
 
     def _locations(self, depth: int) -> tuple[int, ...]:
         numbers = tuple(range(1, depth)) if self.after_block is None else self.after_block

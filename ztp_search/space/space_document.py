@@ -6,7 +6,7 @@ words for is written out in a validator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -21,6 +21,11 @@ from ztp_search.pruning.config import CHOICES
 from ztp_search.space.space import BlockRange, Interval, PerBlock, Scale
 from ztp_search.validation import Section, broken_rule
 
+ALL = 1_000
+"""More blocks than a model has."""
+MANY = 1_000_000
+"""More tokens than a model has: half of those that come in is the most in any case."""
+
 
 class _Section(Section):
     """A section of a space file; defaults of fields only say that they may be missing."""
@@ -30,12 +35,18 @@ class _Section(Section):
         return self.model_dump(exclude_unset=True)
 
 
-def _interval(low: float, high: float, kind: type = float) -> Callable[[Any], Interval]:
-    """Reads `[least, most]` or one number for both, within [low, high], of integers or numbers."""
+def _interval(
+    low: float, high: float, kind: type = float, named: Mapping[str, int] | None = None
+) -> Callable[[Any], Interval]:
+    """Reads `[least, most]` or one number for both, within [low, high], of integers or numbers.
+
+    named: words that stand for a number.
+    """
 
     def read(value: Any) -> Interval:
         words = "integers" if kind is int else "numbers"
         pair = value if isinstance(value, list) else [value, value]
+        pair = [(named or {}).get(end, end) if isinstance(end, str) else end for end in pair]
         types = (int,) if kind is int else (int, float)
         if len(pair) != 2 or not all(type(end) in types for end in pair):
             raise broken_rule(f"must be [low, high] of {words}, but got {value!r}")
@@ -46,9 +57,11 @@ def _interval(low: float, high: float, kind: type = float) -> Callable[[Any], In
     return read
 
 
-def _per_block(low: float, high: float, kind: type = float) -> PlainValidator:
+def _per_block(
+    low: float, high: float, kind: type = float, named: Mapping[str, int] | None = None
+) -> PlainValidator:
     """Reads an interval for all blocks, or a mapping from blocks to intervals."""
-    interval = _interval(low, high, kind)
+    interval = _interval(low, high, kind, named)
 
     def read(value: Any) -> PerBlock:
         if not isinstance(value, dict):
@@ -103,9 +116,13 @@ def _exactly(expected: object) -> BeforeValidator:
 
 def _choice(name: str) -> BeforeValidator:
     def check(value: Any) -> Any:
-        if value not in CHOICES[name]:
-            raise broken_rule(f"must be one of {', '.join(CHOICES[name])}, but got {value!r}")
-        return value
+        values = value if isinstance(value, list) else [value]
+        for each in values:
+            if each not in CHOICES[name]:
+                raise broken_rule(f"must be one of {', '.join(CHOICES[name])}, but got {each!r}")
+        if not values or len(set(values)) != len(values):
+            raise broken_rule(f"must be a value or a list of some, each once, but got {value!r}")
+        return tuple(values)
 
     return BeforeValidator(check)
 
@@ -141,18 +158,22 @@ class _Scale(_Section):
 
 class _Pruning(_Section):
     after_block: Annotated[tuple[int, ...] | None, PlainValidator(_locations)]
-    layers: Annotated[tuple[int, int], PlainValidator(_interval(1, 1000, int))]
+    layers: Annotated[tuple[int, int], PlainValidator(_interval(1, ALL, int, {"all": ALL}))]
     retention: Annotated[PerBlock, _per_block(0.0001, 1.0)]
-    s_tokens: Annotated[PerBlock, _per_block(0, 1_000_000, int)]
+    s_tokens: Annotated[PerBlock, _per_block(0, MANY, int, {"half": MANY})]
     wpr_iterations: Annotated[PerBlock, _per_block(1, 10_000, int)]
     v_min: _Scale
     v_max: _Scale
-    variant: Annotated[str, _choice("variant")] = ""
-    partition: Annotated[str, _choice("partition")] = ""
-    features: Annotated[str, _choice("features")] = ""
-    metric: Annotated[str, _choice("metric")] = ""
-    order: Annotated[str, _choice("order")] = ""
-    aggregation: Annotated[str, _choice("aggregation")] = ""
+    kept: Annotated[PerBlock, _per_block(0.0001, 1.0)] = PerBlock(other=(0.0, 1.0))
+    merge_share: Annotated[PerBlock, _per_block(0.0, 1.0)] = PerBlock(other=(0.0, 0.0))
+    variant: Annotated[tuple[str, ...], _choice("variant")] = ()
+    partition: Annotated[tuple[str, ...], _choice("partition")] = ()
+    features: Annotated[tuple[str, ...], _choice("features")] = ()
+    metric: Annotated[tuple[str, ...], _choice("metric")] = ()
+    order: Annotated[tuple[str, ...], _choice("order")] = ()
+    aggregation: Annotated[tuple[str, ...], _choice("aggregation")] = ()
+    similar: Annotated[tuple[str, ...], _choice("similar")] = ()
+    sizes: Annotated[tuple[str, ...], _choice("sizes")] = ()
 
     @model_validator(mode="after")
     def _check(self) -> _Pruning:

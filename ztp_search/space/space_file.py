@@ -126,6 +126,8 @@ def _space(source: _Source) -> SearchSpace:
         retention=pruning.retention,
         s_tokens=pruning.s_tokens,
         wpr_iterations=pruning.wpr_iterations,
+        kept=pruning.kept,
+        merge_share=pruning.merge_share,
         v_min=pruning.v_min.scale(),
         v_max=pruning.v_max.scale(),
         variants=pruning.model_dump(include=set(CHOICES), exclude_unset=True),

@@ -21,7 +21,7 @@ from ztp_search.pruning.methods import parse_config
 from ztp_search.study.connection import Database
 from ztp_search.study.contract import PREFIX, contract_of, is_reserved, refuse_differences
 from ztp_search.study.lock import take_study_lock
-from ztp_search.study.parameters import Parameter, parameter_rows, parameters_of
+from ztp_search.study.parameters import Parameter, Ranges, parameter_rows, parameters_of
 from ztp_search.study.reader import StudyReader
 from ztp_search.study.rows import STATES, insert_running, read_states, to_json, update_running
 from ztp_search.study.trial import NewTrial, Update
@@ -59,7 +59,7 @@ class StudyDriver(StudyReader):
         contract: Mapping[str, Any],
         *,
         blocks: Sequence[int],
-        ranges: Mapping[str, tuple[float, float]],
+        ranges: Ranges,
     ) -> StudyDriver:
         """Create the study, or resume it, as its only driver.
 
@@ -68,7 +68,8 @@ class StudyDriver(StudyReader):
             name: of the study.
             contract: JSON values that a resume must find unchanged.
             blocks: every block that a pruning layer may follow.
-            ranges: lowest and highest value of each parameter (`block03.retention`, …, `v_max`).
+            ranges: lowest and highest value of each parameter (`block03.retention`, …, `v_max`),
+                or the names that it takes.
 
         Raises:
             StudyError: another process drives the study, a value of the contract differs, or

@@ -6,51 +6,66 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.methods import DEFAULT_METHOD, METHODS, Method, method_of
+
+Ranges = Mapping[str, Sequence[float] | Sequence[str]]
+"""By a parameter's name: its least and most, or the names that it takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A parameter's range, and its JSON."""
 
-    low: float
-    high: float
+    distribution: FloatDistribution | IntDistribution | CategoricalDistribution
     text: str
 
 
 def parameters_of(
-    blocks: Sequence[int],
-    ranges: Mapping[str, tuple[float, float]],
-    method: Method = METHODS[DEFAULT_METHOD],
+    blocks: Sequence[int], ranges: Ranges, method: Method = METHODS[DEFAULT_METHOD]
 ) -> dict[str, Parameter]:
     """The parameters by name; one range for every trial, as Optuna's importances need it.
 
     Args:
         blocks: every block that a pruning layer may follow.
-        ranges: least and most of each parameter, by name; widened to hold the value of a block
-            where no layer stands.
+        ranges: of each parameter; those of numbers are widened to hold the value of a block where
+            no layer stands.
         method: says which parameters there are.
     """
     out: dict[str, Parameter] = {}
     for block in sorted(blocks):
         for field, neutral in method.neutral.items():
-            low, high = ranges[f"block{block:02d}.{field}"]
+            name = f"block{block:02d}.{field}"
+            low, high = _ends(ranges[name])
             low, high = min(low, neutral), max(high, neutral)
-            out[f"block{block:02d}.{field}"] = _parameter(
-                FloatDistribution(low, high)
-                if field == "retention"
-                else IntDistribution(int(low), int(high))
-            )
+            if isinstance(neutral, int):
+                out[name] = _parameter(IntDistribution(int(low), int(high)))
+            else:
+                out[name] = _parameter(FloatDistribution(low, high))
+    for name in method.choices:
+        if name in ranges:
+            out[name] = _parameter(CategoricalDistribution(tuple(map(str, ranges[name]))))
     for name in method.scales:
-        out[name] = _parameter(FloatDistribution(*ranges[name]))
+        out[name] = _parameter(FloatDistribution(*_ends(ranges[name])))
     return out
 
 
-def _parameter(distribution: FloatDistribution | IntDistribution) -> Parameter:
-    return Parameter(distribution.low, distribution.high, distribution_to_json(distribution))
+def _ends(numbers: Sequence[float] | Sequence[str]) -> tuple[float, float]:
+    low, high = map(float, numbers)
+    return low, high
+
+
+def _parameter(
+    distribution: FloatDistribution | IntDistribution | CategoricalDistribution,
+) -> Parameter:
+    return Parameter(distribution, distribution_to_json(distribution))
 
 
 def parameter_rows(
@@ -59,18 +74,39 @@ def parameter_rows(
     """Rows of the parameter table, one for every parameter of the study."""
     method = method_of(config)
     neutral = method.neutral
-    values: dict[str, float] = {name: getattr(config, name) for name in method.scales}
+    searched = [name for name in (*method.scales, *method.choices) if name in parameters]
+    values: dict[str, Any] = {name: getattr(config, name) for name in searched}
     for layer in config.layers:
         for field in neutral:
             values[f"block{layer.after_block:02d}.{field}"] = getattr(layer, field)
     rows = []
     for name, each in parameters.items():
         value = values.pop(name) if name in values else neutral[name.partition(".")[2]]
-        if not each.low <= value <= each.high:
-            raise ValueError(f"{name} = {value} is outside its range: {each.low} to {each.high}")
         rows.append(
-            {"param_name": name, "param_value": float(value), "distribution_json": each.text}
+            {
+                "param_name": name,
+                "param_value": _stored(name, value, each.distribution),
+                "distribution_json": each.text,
+            }
         )
     if values:
         raise ValueError(f"{', '.join(values)}: no pruning layer of this study may stand there")
     return rows
+
+
+def _stored(
+    name: str,
+    value: Any,
+    distribution: FloatDistribution | IntDistribution | CategoricalDistribution,
+) -> float:
+    """The value as the table has it: a number, or the place of a name among the choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        if value not in distribution.choices:
+            names = ", ".join(map(str, distribution.choices))
+            raise ValueError(f"{name} = {value!r} is none of {names}")
+        return float(distribution.to_internal_repr(value))
+    if not distribution.low <= value <= distribution.high:
+        raise ValueError(
+            f"{name} = {value} is outside its range: {distribution.low} to {distribution.high}"
+        )
+    return float(value)

@@ -27,12 +27,13 @@ from ztp_search.objectives import OBJECTIVES
 from ztp_search.racing import RACING
 from ztp_search.samplers import SAMPLERS
 from ztp_search.settings import SearchSettings
+from ztp_search.space import CORNERS
 
 NAME = "search"
 HELP = "search for the best configuration under a budget (the default)"
 DESCRIPTION = (
-    "Finds the best Zero-TPrune configuration of a vision transformer under a GFLOPs budget. The "
-    "same command again resumes the study. Try it without network or GPU: "
+    "Finds the best way to drop and merge tokens of a vision transformer under a GFLOPs budget. "
+    "The same command again resumes the study. Try it without network or GPU: "
     "ztp-search --space digits --budget 68%"
 )
 
@@ -47,6 +48,9 @@ def add_arguments(parser: Parser) -> None:
     add("--budget-counts", choices=("total", "backbone"),
         help="bound what runs (default: total), or leave out what pruning adds, as papers print it")
     add("--space", metavar="NAME|FILE", help="search space (default: that of the model)")
+    add("--method", choices=("any", *CORNERS),
+        help="search all of the space (any, the default), the paper's part of it (zero-tprune: "
+             "tokens are dropped), or the part that drops none (merge)")
     add("--objective", choices=tuple(OBJECTIVES),
         help="accuracy (default: top1), or agreement with the unpruned model, which needs no "
              "labels")

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from ztp_search.pruning.costs.base import CostModel
+from ztp_search.pruning.costs.base import CostModel, LayerCost
 from ztp_search.pruning.costs.gflops import Gflops
 
 COST_MODELS: Mapping[str, type[CostModel]] = {"gflops": Gflops}
 
-__all__ = ["COST_MODELS", "CostModel", "Gflops"]
+__all__ = ["COST_MODELS", "CostModel", "Gflops", "LayerCost"]

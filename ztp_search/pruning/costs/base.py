@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar, TypeAlias
 
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.geometry import Geometry
-from ztp_search.pruning.methods import method_of
+from ztp_search.pruning.methods import Values, method_of
 from ztp_search.pruning.tokens import token_counts
 
-LayerCost: TypeAlias = Callable[[int, int, Sequence[int]], int]
+LayerCost: TypeAlias = Callable[[int, int, Values], int]
 
 
 class CostModel(ABC):
@@ -58,8 +58,8 @@ class CostModel(ABC):
             config: says which method and variant it is; its layers do not matter.
 
         Returns:
-            A function of patch tokens that come in, patch tokens kept, and the knobs' values as
-            the tokens allow them. It is 0 where only the backbone counts.
+            A function of patch tokens that come in, patch tokens kept, and the values of the
+            layer's fields. It is 0 where only the backbone counts.
         """
 
     def total(self, config: PruningConfig) -> int:
@@ -74,7 +74,7 @@ class CostModel(ABC):
         layer_cost = self.layer_cost(config)
         for layer in config.layers:
             n_in, n_out = tokens[layer.after_block - 1], tokens[layer.after_block]
-            cost += layer_cost(n_in - prefix, n_out - prefix, method.knob_values(layer))
+            cost += layer_cost(n_in - prefix, n_out - prefix, method.values(layer))
         return cost
 
     def unpruned(self) -> int:

@@ -28,5 +28,5 @@ class Gflops(CostModel):
 
     def layer_cost(self, config: PruningConfig) -> LayerCost:
         if self.counts != "total":
-            return lambda _patch_tokens, _kept, _knobs: 0
+            return lambda _patch_tokens, _kept, _values: 0
         return partial(method_of(config).layer_macs, self.geometry, config)

@@ -5,7 +5,7 @@ from typing import Any
 
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.pruning.methods.base import Knob, LayerTokens, Method
+from ztp_search.pruning.methods.base import Coordinate, LayerRanges, Method, Sight, Values
 from ztp_search.pruning.methods.zero_tprune import ZeroTPrune
 
 DEFAULT_METHOD = "zero-tprune"
@@ -43,6 +43,6 @@ def parse_config(data: Any, where: str = "config") -> PruningConfig:
 
 
 __all__ = [
-    "DEFAULT_METHOD", "METHODS", "Knob", "LayerTokens", "Method", "ZeroTPrune", "method_of",
-    "parse_config",
+    "DEFAULT_METHOD", "METHODS", "Coordinate", "LayerRanges", "Method", "Sight", "Values",
+    "ZeroTPrune", "method_of", "parse_config",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 from ztp_search.pruning.geometry import Geometry
@@ -15,26 +15,56 @@ if TYPE_CHECKING:  # costs and configurations are known without torch
 
     from ztp_search.pruning.scoring import Kept
 
+Values: TypeAlias = tuple[Any, ...]
+"""What a layer does, in the order of its method's `fields`. A plain tuple, as the decoder makes a
+hundred thousand a second."""
+
 
 @dataclass(frozen=True, slots=True)
-class Knob:
-    """An integer of a pruning layer that is searched beside its retention rate.
+class Coordinate:
+    """An integer of a pruning layer that a search draws beside the share of tokens kept.
 
     Attributes:
-        name: of the layer's field.
-        neutral: its value where no layer stands.
-        raises_cost: whether a greater value makes a configuration dearer; else cheaper.
+        name: as the decoder's coordinate.
+        raises_cost: whether a greater value makes a configuration dearer; else it may go either
+            way.
+        tilted: whether its layers are drawn with a common tilt, so that all of them stand at one
+            end as easily as in between.
     """
 
     name: str
-    neutral: int
-    raises_cost: bool
+    raises_cost: bool = False
+    tilted: bool = False
 
 
-LayerTokens: TypeAlias = tuple[int, int, tuple[int, ...]]
-"""What a layer does to the patch tokens that come in: how many leave it, how many its retention
-rate alone would keep, and the knobs' values, lowered to what the tokens allow. A plain tuple, as
-the decoder makes a hundred thousand a second."""
+class LayerRanges(Protocol):
+    """What a pruning layer may be: the ranges that a space states, by name."""
+
+    @property
+    def block(self) -> int: ...
+    @property
+    def kept(self) -> tuple[float, float]: ...
+    @property
+    def retention(self) -> tuple[float, float]: ...
+    @property
+    def s_tokens(self) -> tuple[int, int]: ...
+    @property
+    def wpr_iterations(self) -> tuple[int, int]: ...
+    @property
+    def merge_share(self) -> tuple[float, float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a layer looks at in its block.
+
+    Attributes:
+        attention: whether it needs the attention probabilities.
+        features: what tokens are compared by; None where they are not.
+    """
+
+    attention: bool
+    features: str | None
 
 
 class Method(ABC):
@@ -42,14 +72,20 @@ class Method(ABC):
 
     Attributes:
         name: under which `METHODS` has it, and which configurations of it carry.
-        knobs: integers of a layer beside `retention`, in the order of their coordinates.
+        fields: of a layer beside `after_block` and `retention`, with the values of a layer that
+            prunes nothing.
+        coordinates: of a layer in a search, beside the share of tokens that it keeps.
         scales: numbers of a whole configuration that are searched, such as thresholds.
+        choices: named design variants of a whole configuration, by field; the first of each is
+            the default.
         columns: of a table with a row per layer, beside the block and its tokens.
     """
 
     name: ClassVar[str]
-    knobs: ClassVar[tuple[Knob, ...]]
+    fields: ClassVar[Mapping[str, float]]
+    coordinates: ClassVar[tuple[Coordinate, ...]]
     scales: ClassVar[tuple[str, ...]]
+    choices: ClassVar[Mapping[str, tuple[str, ...]]]
     columns: ClassVar[tuple[str, ...]]
 
     # What a configuration is
@@ -61,10 +97,6 @@ class Method(ABC):
         Raises:
             ConfigError: names the first key that is unknown, missing or wrong, after `where`.
         """
-
-    @abstractmethod
-    def layer(self, after_block: int, retention: float, knobs: Sequence[int]) -> PruningLayer:
-        """A pruning layer; `knobs` are values in the order of `self.knobs`."""
 
     @abstractmethod
     def config(
@@ -87,28 +119,12 @@ class Method(ABC):
     # What it does to the number of tokens, and what that costs
 
     @abstractmethod
-    def layer_tokens(
-        self, config: PruningConfig, patch_tokens: int, retention: float, knobs: Sequence[int]
-    ) -> LayerTokens:
-        """Count what leaves a layer. Never falls with `retention` or with the tokens coming in.
-
-        Args:
-            config: says which variant it is; its layers do not matter.
-            patch_tokens: patch tokens that come in.
-            retention: the layer's rate.
-            knobs: values that may be more than the tokens allow.
-
-        Returns:
-            Patch tokens that leave it, those that its rate alone would keep, and the values that
-            the tokens allow.
-        """
-
-    @abstractmethod
-    def check_layer(self, config: PruningConfig, layer: PruningLayer, patch_tokens: int) -> None:
-        """Refuse a layer that asks for more than the patch tokens that come in allow.
+    def kept(self, config: PruningConfig, layer: PruningLayer, patch_tokens: int) -> int:
+        """Count the patch tokens that leave a layer.
 
         Raises:
-            ConfigError: names the field, its value and the most that it may be.
+            ConfigError: it asks for more than the patch tokens that come in allow; names the
+                field, its value and the most that it may be.
         """
 
     @abstractmethod
@@ -118,7 +134,7 @@ class Method(ABC):
         config: PruningConfig,
         patch_tokens: int,
         kept: int,
-        knobs: Sequence[int],
+        values: Values,
     ) -> int:
         """Multiply-adds that a layer adds to the model, as the patched model runs it.
 
@@ -126,15 +142,67 @@ class Method(ABC):
             geometry: the model's sizes.
             config: says which variant it is; its layers do not matter.
             patch_tokens, kept: patch tokens that come in and go out.
-            knobs: values that the tokens allow.
+            values: of the layer's `fields`.
+        """
+
+    # What a search draws
+
+    @abstractmethod
+    def shares(self, ranges: LayerRanges, patch_tokens: int) -> tuple[float, float]:
+        """Least and most share of the tokens that a layer keeps, on a model of `patch_tokens`."""
+
+    @abstractmethod
+    def range(self, ranges: LayerRanges, coordinate: str) -> tuple[int, int]:
+        """Least and most of a coordinate of a layer."""
+
+    @abstractmethod
+    def plan(
+        self,
+        config: PruningConfig,
+        ranges: LayerRanges,
+        patch_tokens: int,
+        share: float,
+        coordinates: tuple[int, ...],
+    ) -> tuple[int, Values]:
+        """Turn coordinates into what a layer does to the tokens that come in.
+
+        Args:
+            config: says which variant it is; its layers do not matter.
+            ranges: of the layer.
+            patch_tokens: patch tokens that come in.
+            share: of them that leave the layer.
+            coordinates: in the order of `self.coordinates`.
+
+        Returns:
+            Patch tokens that leave it, which never fall with `share`, and the values of its
+            `fields`: as near to what the ranges allow as the tokens do.
+        """
+
+    @abstractmethod
+    def layer(
+        self, ranges: LayerRanges, patch_tokens: int, kept: int, values: Values
+    ) -> PruningLayer | None:
+        """The layer that keeps so many of the patch tokens that come in.
+
+        None where so few tokens allow none within the ranges.
         """
 
     # What it does to the tokens
 
     @abstractmethod
+    def looks_at(
+        self, config: PruningConfig, layer: PruningLayer, patch_tokens: int, kept: int
+    ) -> Sight:
+        """What a layer must see of its block in order to `reduce`."""
+
+    @abstractmethod
+    def tracks_sizes(self, config: PruningConfig) -> bool:
+        """Whether blocks attend to a token by the number of patches that it stands for."""
+
+    @abstractmethod
     def reduce(
         self,
-        attention: Tensor,
+        attention: Tensor | None,
         features: Tensor | None,
         config: PruningConfig,
         layer: PruningLayer,
@@ -142,11 +210,12 @@ class Method(ABC):
         geometry: Geometry,
         kept: int,
     ) -> Kept:
-        """Choose the tokens that leave a layer.
+        """Choose the tokens that leave a layer, and what goes into them.
 
         Args:
-            attention: softmax probabilities of the block, (B, H, N, N).
-            features: what tokens are compared by, (B, N, F); None where nothing is compared.
+            attention: softmax probabilities of the block, (B, H, N, N); None where the layer
+                looks at none.
+            features: what tokens are compared by, (B, N, F); None likewise.
             config, layer: the configuration, and the layer of it that is at work.
             geometry: the model's sizes.
             kept: patch tokens that must be left.
@@ -164,11 +233,11 @@ class Method(ABC):
 
     # What follows from the above
 
-    def knob_values(self, layer: PruningLayer) -> tuple[int, ...]:
-        """The values of a layer's knobs, in the order of `self.knobs`."""
-        return tuple(getattr(layer, knob.name) for knob in self.knobs)
+    def values(self, layer: PruningLayer) -> Values:
+        """The values of a layer's `fields`."""
+        return tuple(getattr(layer, name) for name in self.fields)
 
     @property
     def neutral(self) -> dict[str, float]:
         """The fields of a block where no layer stands: those of a layer that prunes nothing."""
-        return {"retention": 1.0, **{knob.name: knob.neutral for knob in self.knobs}}
+        return {"retention": 1.0, **self.fields}

@@ -1,0 +1,39 @@
+"""Configurations that are known beforehand: hand-set schedules, which race like all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ztp_search.pruning.config import PruningConfig
+from ztp_search.samplers.base import Point, Proposal, Sampler
+from ztp_search.space.decoder import Decoder
+
+
+class HandSet(Sampler):
+    """Proposes given configurations, one after the other; they have no point.
+
+    Args:
+        configs: in order; of those that must have the same result only the first counts.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        seed: int,
+        seen: set[bytes] | None = None,
+        configs: Sequence[PruningConfig] = (),
+    ) -> None:
+        super().__init__(decoder, seed, seen)
+        first: dict[bytes, PruningConfig] = {}
+        for config in configs:
+            first.setdefault(self._digest(config), config)
+        self.configs = list(first.values())
+
+    def point(self, index: int, attempt: int) -> Point:
+        raise NotImplementedError("what is given has no point")
+
+    def propose(self, index: int) -> Proposal | None:
+        if index >= len(self.configs):
+            return None
+        self.exclude(self.configs[index])
+        return Proposal(self.configs[index], ())
