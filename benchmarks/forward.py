@@ -3,8 +3,10 @@
     python benchmarks/forward.py [--device cpu|cuda] [--models deit_tiny deit_small deit_base]
                                  [--budgets 50% 67% 85%] [--rounds 15] [--profile]
 
-Per model and budget two configurations: trial 0 of the shipped space under Monte Carlo with seed
-0, and the paper's schedule solved to the budget; of DeiT-S also both Table 1 settings of the paper.
+Per model and budget: trial 0 of the shipped space's paper part and of its merging part (sizes
+tracked) under Monte Carlo with seed 0; the paper's schedule and ToMe's (a layer behind every block)
+solved to the budget, and ToMe's with tokens ranked by importance and compared by the block's
+output; of DeiT-S also both Table 1 settings of the paper.
 bf16, batches of 16, on a GPU of 256 and 512; random weights, as the same operations run on the
 same shapes whatever the weights are. Stock and pruned take turns in one process, and the median
 over rounds of the ratio
@@ -18,6 +20,7 @@ there are processors on which it is the faster. --profile says where the time go
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import statistics
 import time
@@ -35,7 +38,7 @@ from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 from ztp_search.pruning.cost import flops
 from ztp_search.pruning.geometry import Geometry
-from ztp_search.pruning.schedules import paper_schedule
+from ztp_search.pruning.schedules import paper_schedule, tome_schedule
 from ztp_search.samplers import MonteCarlo
 from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
@@ -98,12 +101,19 @@ def settings(name: str, geometry: Geometry, budgets: list[str]) -> dict[str, Pru
     space = load_space(name)
     for text in budgets:
         budget = parse_budget(text, geometry)
-        proposal = MonteCarlo(Decoder(space, geometry, budget), seed=0).propose(0)
-        assert proposal is not None
-        out[f"{text}, Monte Carlo"] = proposal.config
+        for method in ("zero-tprune", "merge"):
+            decoder = Decoder(space.restricted(method), geometry, budget)
+            proposal = MonteCarlo(decoder, seed=0).propose(0)
+            assert proposal is not None
+            out[f"{text}, {method}, Monte Carlo"] = proposal.config
         schedule = paper_schedule(geometry, budget, "declining")
         if schedule is not None:
             out[f"{text}, paper's schedule"] = schedule
+        tome = tome_schedule(geometry, budget, "declining")
+        if tome is not None:
+            out[f"{text}, ToMe's schedule"] = tome
+            ranked = dataclasses.replace(tome, partition="alternate", features="x")
+            out[f"{text}, ToMe's schedule, ranked"] = ranked
     return out
 
 

@@ -16,17 +16,19 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from ztp_search.backbones import vision_transformer
+from ztp_search.backbones import pruner, vision_transformer
 from ztp_search.pruning import scoring
 
 FUSED, UNFUSED = "attention, fused", "attention, A materialised"
 REST = "norms, residuals, classifier"
 FUNCTIONS = (
     (scoring, "wpr", "WPR"),
-    (scoring, "best_match", "S-stage matching"),
-    (scoring, "take_tokens", "S-stage gathers"),
+    (scoring, "best_match", "matching"),
+    (scoring, "take_tokens", "gathers to match"),
     (scoring, "prune_tokens", "ranking, head filter"),
     (vision_transformer, "take_tokens", "gather of kept tokens"),
+    (pruner, "take_tokens", "gather of merged tokens"),
+    (pruner, "merge_tokens", "means of merged tokens"),
 )
 """Name and stage of each scoring function, where it is looked up when it is called."""
 

@@ -46,22 +46,21 @@ def merge_tokens(
 ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K"]]:
     """Means of the kept tokens with what was merged into them, weighted by sizes; the new sizes.
 
-    x_k <- x_k + sum_j m_j (x_j - x_k) / (m_k + sum_j m_j) over the j that go into k, which is the
-    weighted mean, and leaves a token that takes nothing in as it is to the bit. The sums are one
-    matrix product, K M D multiply-adds per image: a scatter would add in any order on a GPU.
+    x_k <- (m_k x_k + sum_j m_j x_j) / (m_k + sum_j m_j) over the j that go into k. The weights are
+    normalised before anything is added, so no half-precision sum overflows, and a token that takes
+    nothing in stays as it is to the bit. The sums are one matrix product, K M D multiply-adds per
+    image: a scatter would add in any order on a GPU.
 
     Args:
         kept, kept_sizes: the kept tokens, and how many patches each stands for.
         merged, merged_sizes: those that go into them.
         into: where to (`Merged.into`).
     """
-    dtype = torch.promote_types(kept.dtype, torch.float32)
+    dtype = torch.promote_types(kept.dtype, kept_sizes.dtype)
     places = torch.arange(kept.shape[1], device=kept.device)[None, :, None]  # (1, K, 1)
     weights = (into[:, None, :] == places) * merged_sizes[:, None, :].to(dtype)  # (B, K, M)
-    taken = weights.sum(-1)  # (B, K)
-    sizes = kept_sizes + taken
-    x = kept.to(dtype)
+    sizes = kept_sizes + weights.sum(-1)  # (B, K)
+    weights = (weights / sizes[..., None]).to(kept.dtype)
+    own = (kept_sizes / sizes)[..., None].to(kept.dtype)  # (B, K, 1)
     with torch.autocast(kept.device.type, enabled=False):
-        sums = weights @ merged.to(dtype)  # (B, K, D)
-    x = x + (sums - taken[..., None] * x) / sizes[..., None]
-    return x.to(kept.dtype), sizes
+        return kept * own + weights @ merged, sizes

@@ -254,6 +254,7 @@ class _Graph:
         self.prefix = prefix_tokens
         self.class_token = class_token and config.variant == "zero-tprune"
         self.alive: Tensor | None = None  # (B, N), None while nothing is pruned
+        self._order: Tensor | None = None  # (B, N), the alive tokens first
         self.patches = torch.ones(self.images, self.tokens, dtype=torch.bool, device=self.device)
         self.patches[:, :prefix_tokens] = False  # (B, N), patch tokens that are alive
         self.fallback = torch.zeros(self.images, dtype=torch.bool, device=self.device)
@@ -315,8 +316,9 @@ class _Graph:
         """Ascending positions of the alive tokens, (B, prefix + patches)."""
         if self.alive is None:
             return torch.arange(self.tokens, device=self.device).expand(self.images, -1)
-        order = self.alive.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
-        return order[:, : self.prefix + patches]
+        if self._order is None:
+            self._order = self.alive.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+        return self._order[:, : self.prefix + patches]
 
     def _closest(self, a: Tensor, b: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The `count` tokens of A with the closest match in B, and their matches, (B, count)."""
@@ -333,3 +335,4 @@ class _Graph:
         self.patches = self.patches.scatter(1, tokens, torch.zeros_like(tokens, dtype=torch.bool))
         self.alive = self.patches.clone()
         self.alive[:, : self.prefix] = True
+        self._order = None
