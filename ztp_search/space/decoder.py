@@ -30,10 +30,8 @@ The result is spread out over the budget surface, but not uniform on it.
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from ztp_search.errors import BudgetError
 from ztp_search.pruning.budget import Budget
@@ -42,16 +40,11 @@ from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.space.draft import Coordinates, Draft, Pricing
 from ztp_search.space.locations import Locations, check_blocks, feasible_locations
+from ztp_search.space.solver import Solver
 from ztp_search.space.space import BlockSpace, Corner, SearchSpace
 
 MAX_HANDOVERS = 2_000
 """Sets that one point tries before it is refused: seconds, in any space."""
-MARGIN = 1e-6
-"""Coordinates of the share kept are kept this far off 0 and 1."""
-STEPS, OCTAVES = 1_024, 40
-"""t is 2**(step / STEPS), within OCTAVES of 1: enough to bend MARGIN to 1 and 1 - MARGIN to 0."""
-
-ItemT = TypeVar("ItemT")
 
 
 class Decoder:
@@ -82,6 +75,7 @@ class Decoder:
         self.blocks = space.blocks(geometry.depth)
         self.pricing = Pricing(space, geometry, budget)
         self.method = self.pricing.method
+        self._solver = Solver(self.pricing, budget)
         self._choices = {
             name: values for name, values in space.variants.items() if len(values) > 1
         }
@@ -213,12 +207,12 @@ class Decoder:
     ) -> PruningConfig | None:
         """The same in one design variant."""
         draft = self.pricing.draft(locations, variants)
-        self._decide(draft, [self._drawn(space, point, corner) for space in locations])
+        self._solver.decide(draft, [self._drawn(space, point, corner) for space in locations])
         columns = [self._index[f"block{space.block:02d}.kept"] for space in locations]
-        shares = self._solve(draft, [point[column] for column in columns])
+        shares = self._solver.shares(draft, [point[column] for column in columns])
         if shares is None:
             return None
-        config = self._config(draft, self._top_up(draft, shares), point, variants)
+        config = self._config(draft, shares, point, variants)
         if config is None or not self.budget.holds(self.pricing.cost_model.total(config)):
             return None
         return config
@@ -245,85 +239,6 @@ class Decoder:
             drawn.append(low + _part(min(max(u, 0.0), 1.0), high - low + 1)[0])
         return tuple(drawn)
 
-    def _decide(self, draft: Draft, drawn: Sequence[Coordinates]) -> None:
-        """Give every layer the coordinates drawn, or the nearest that leave the budget in reach."""
-        if self._in_reach(draft, list(drawn), list(drawn)):
-            draft.cheap, draft.dear = list(drawn), list(drawn)
-            return
-        for j, layer in enumerate(drawn):
-            for k, value in enumerate(layer):
-                value = self._reachable(draft, j, k, value)
-                draft.cheap[j] = _with(draft.cheap[j], k, value)
-                draft.dear[j] = _with(draft.dear[j], k, value)
-
-    def _in_reach(
-        self, draft: Draft, cheap: Sequence[Coordinates], dear: Sequence[Coordinates]
-    ) -> bool:
-        return (
-            self.pricing.cost(draft, draft.low, cheap) <= self.budget.macs
-            and self.pricing.cost(draft, draft.high, dear) >= self.budget.least
-        )
-
-    def _reachable(self, draft: Draft, j: int, k: int, value: int) -> int:
-        """The value of coordinate k of layer j nearest to this that leaves the budget in reach.
-
-        Nearest on the way to where the layer is cheapest, or dearest where it must cost more.
-        """
-
-        def in_reach(other: int) -> bool:
-            cheap = _replaced(draft.cheap, j, _with(draft.cheap[j], k, other))
-            dear = _replaced(draft.dear, j, _with(draft.dear[j], k, other))
-            return self._in_reach(draft, cheap, dear)
-
-        if in_reach(value):
-            return value
-        end = draft.cheap[j][k] if in_reach(draft.cheap[j][k]) else draft.dear[j][k]
-        way = range(value, end, 1 if end > value else -1)  # ends before `end`
-        nearest = _first(0, len(way), lambda d: d == len(way) or in_reach(way[d]))
-        return way[nearest] if nearest < len(way) else end
-
-    def _solve(self, draft: Draft, relative: Sequence[float]) -> list[int] | None:
-        """The highest shares (in units) on the curve through `relative` within budget."""
-        inner = [min(max(u, MARGIN), 1.0 - MARGIN) for u in relative]  # the ends do not bend
-
-        def shares(step: int) -> list[int]:
-            t = 2.0 ** (step / STEPS)
-            return [
-                low + round((high - low) * _bend(u, t))
-                for low, high, u in zip(draft.low, draft.high, inner, strict=True)
-            ]
-
-        def fits(step: int) -> bool:
-            return self.pricing.cost(draft, shares(step), draft.dear) <= self.budget.macs
-
-        step = _first(-OCTAVES * STEPS, OCTAVES * STEPS, fits)
-        return shares(step) if fits(step) else None
-
-    def _top_up(self, draft: Draft, shares: list[int]) -> list[int]:
-        """Use up what is left of the budget by single tokens, the dearest that fits first.
-
-        So no layer gains more than a few, and none is pushed to its bound.
-        """
-        plan, template = self.method.plan, draft.template
-        n = self.geometry.patch_tokens
-        for j, (space, coordinates) in enumerate(zip(draft.spaces, draft.dear, strict=True)):
-            kept, _ = plan(template, space, n, shares[j] / RETENTION_UNIT, coordinates)
-            while kept + 1 < n:
-                # the least share that keeps one more
-                more = math.ceil((kept + 0.5) / n * RETENTION_UNIT - 1e-6)
-                longer = _replaced(shares, j, more)
-                if more >= draft.high[j] or (
-                    self.pricing.cost(draft, longer, draft.dear) > self.budget.macs
-                ):
-                    break
-                shares = longer
-                now, _ = plan(template, space, n, more / RETENTION_UNIT, coordinates)
-                if now == kept:  # held back by another range
-                    break
-                kept = now
-            n = kept
-        return shares
-
     def _config(
         self, draft: Draft, shares: Sequence[int], point: Sequence[float],
         variants: Mapping[str, str],
@@ -343,32 +258,7 @@ class Decoder:
         return self.method.config(layers, self.pricing.scale_values(scales), variants)
 
 
-def _bend(u: float, t: float) -> float:
-    """u in (0, 1), moved up for t < 1 and down for t > 1; falls with t, and is u at 1."""
-    return math.pow(u, t) if t < 1.0 else 1.0 - math.pow(1.0 - u, 1.0 / t)
-
-
 def _part(u: float, parts: int) -> tuple[int, float]:
     """Which of so many equal parts of [0, 1] u lies in, and where in it, in [0, 1]."""
     part = min(int(u * parts), parts - 1)
     return part, u * parts - part
-
-
-def _with(coordinates: Coordinates, k: int, value: int) -> Coordinates:
-    return (*coordinates[:k], value, *coordinates[k + 1 :])
-
-
-def _replaced(values: list[ItemT], index: int, value: ItemT) -> list[ItemT]:
-    out = values.copy()
-    out[index] = value
-    return out
-
-
-def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
-    """The least value of [low, high] where a condition that begins holds; high if none."""
-    if holds(low):
-        return low
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high

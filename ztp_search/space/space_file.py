@@ -11,16 +11,24 @@
     defaults: {trials: 500, images: 2000, holdout: 2500, batch_size: 64}
     pruning:
       after_block: all          # or a list of blocks
-      layers: [2, 6]
+      layers: [2, all]
       retention: [0.5, 1.0]
-      s_tokens: [0, 20]
+      s_tokens: [0, half]
       wpr_iterations: {first 3: [30, 50], last 3: [1, 1], other: [5, 10]}
       v_min: {low: 0.001, high: 0.3, log: true}
       v_max: [0.7, 50.0]
+      kept: [0.4, 1.0]          # optional, as are all that follow
+      merge_share: [0.0, 1.0]
+      similar: [drop, merge]
+      sizes: track
 
-Block numbers count from 1. retention, s_tokens and wpr_iterations hold one `[low, high]` for all
+Block numbers count from 1. retention, s_tokens, wpr_iterations, kept (the share of tokens that a
+layer leaves, whichever stage takes the others) and merge_share hold one `[low, high]` for all
 blocks, or a mapping from blocks to `[low, high]`: `4`, `4-9`, `first 3`, `last 3`, `other`. One
-number means both ends.
+number means both ends. `half` is half of the tokens that come in, in s_tokens; `all`, in layers,
+every block but the last. Design variants (variant, partition, features, metric, order,
+aggregation, similar, sizes) hold one name, or a list of which the search takes any; what is not
+stated is as in the paper.
 
 `base` names a shipped space, or another file by its path from this one. Then only what differs
 need be stated: the keys of each section (model, data, defaults, pruning) take the place of the
