@@ -41,7 +41,7 @@ from ztp_search.backbones.loading import load_model
 from ztp_search.data import ImageStore, normalise
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.budget import Budget, parse_budget
-from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.pruning.config import CHOICES, PruningConfig, PruningLayer
 from ztp_search.pruning.cost import flops
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.settings import ModelSpec
@@ -184,17 +184,22 @@ class DefineByRun:
 
     def __init__(self, space: SearchSpace, geometry: Geometry) -> None:
         self.blocks = space.blocks(geometry.depth)
-        self.v_min, self.v_max = space.v_min, space.v_max
+        self.half = geometry.patch_tokens // 2
+        self.v_min, self.v_max, self.variants = space.v_min, space.v_max, space.variants
 
     def __call__(self, trial: Any) -> None:
         for block in self.blocks:
             name = f"block{block.block}"
             if trial.suggest_categorical(name, [True, False]):
                 trial.suggest_float(f"{name}.retention", *block.retention)
-                trial.suggest_int(f"{name}.s_tokens", *block.s_tokens)
+                least, most = block.s_tokens
+                trial.suggest_int(f"{name}.s_tokens", least, min(most, self.half))
                 trial.suggest_int(f"{name}.wpr_iterations", *block.wpr_iterations)
+                trial.suggest_float(f"{name}.merge_share", *block.merge_share)
         for name, scale in (("v_min", self.v_min), ("v_max", self.v_max)):
             trial.suggest_float(name, scale.low, scale.high, log=scale.log)
+        for name, choices in self.variants.items():
+            trial.suggest_categorical(name, choices)
 
 
 def pruning_config(suggested: dict[str, Any], blocks: tuple[int, ...]) -> PruningConfig:
@@ -204,11 +209,13 @@ def pruning_config(suggested: dict[str, Any], blocks: tuple[int, ...]) -> Prunin
             suggested[f"block{block}.retention"],
             suggested[f"block{block}.s_tokens"],
             suggested[f"block{block}.wpr_iterations"],
+            suggested[f"block{block}.merge_share"],
         )
         for block in blocks
         if suggested[f"block{block}"]
     )
-    return PruningConfig(layers, v_min=suggested["v_min"], v_max=suggested["v_max"])
+    variants = {name: suggested[name] for name in CHOICES if name in suggested}
+    return PruningConfig(layers, v_min=suggested["v_min"], v_max=suggested["v_max"], **variants)
 
 
 def main() -> None:
