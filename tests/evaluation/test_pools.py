@@ -233,6 +233,14 @@ def test_this_process_takes_one_task_at_a_time(digits: Digits, expected: Plain) 
     assert [plain(result) for result in results] == [expected[i, "holdout", 0] for i in (2, 0)]
 
 
+def test_what_this_process_has_kept_goes_when_the_pool_is_closed(digits: Digits) -> None:
+    pool = LocalPool(digits.job(batch_size=32, cache_bytes=1 << 40))
+    collected(pool, SEVERAL)
+    assert pool._runner.cached_bytes > 0
+    pool.close()
+    assert pool._runner.cached_bytes == 0
+
+
 # --- Ray ------------------------------------------------------------------------------------
 
 

@@ -35,4 +35,6 @@ class LocalPool:
         return [(task, evaluate_task(self._runner, task))]
 
     def close(self) -> None:
+        """Give back threads and memory at once: models and their pruners hold one another."""
         torch.set_num_threads(self._threads)
+        self._runner.clear_cache()
