@@ -4,7 +4,7 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,11 +75,18 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
 
 @dataclass(frozen=True)
 class Finished:
-    """A search that ran to its end, undisturbed, in this process, and the command line for it."""
+    """A search that ran to its end, undisturbed, in this process."""
 
     out: Path
-    argv: list[str]
+    settings: dict[str, Any]
     document: dict[str, Any]
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line for it."""
+        from helpers.running import argv_of
+
+        return argv_of(self.settings)
 
 
 @pytest.fixture(scope="session")
@@ -98,11 +105,9 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return run_to_its_end(RACE, tmp_path_factory.mktemp("raced"))
 
 
-def run_to_its_end(argv: list[str], out: Path) -> Finished:
-    from helpers.running import search_settings
-
+def run_to_its_end(settings: Mapping[str, Any], out: Path) -> Finished:
     import ztp_search
 
-    argv = [*argv, "--workers", "0", "--out", str(out)]
-    result = ztp_search.search(search_settings(*argv))
-    return Finished(out, argv, json.loads(json.dumps(result.to_dict())))
+    settings = {**settings, "workers": 0, "out": out}
+    result = ztp_search.search(ztp_search.SearchSettings(**settings))
+    return Finished(out, settings, json.loads(json.dumps(result.to_dict())))

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from conftest import Finished
 from helpers.messages import one_line
-from helpers.running import document, search_settings
+from helpers.running import document
 
 import ztp_search
 from ztp_search import EvaluateSettings, ModelSettings, SearchSettings, api
 from ztp_search.cli.main import main
 from ztp_search.errors import ZtpError
-from ztp_search.settings import options
+from ztp_search.settings import options, resolve_search
 
 # ---- examples ------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ def without_seconds(result: Any) -> Any:
 
 
 def test_a_search_is_the_document_that_is_printed(finished: Finished, printed: Printed) -> None:
-    result = ztp_search.search(search_settings(*finished.argv))
+    result = ztp_search.search(SearchSettings(**finished.settings))
     shown = printed(*finished.argv)
     assert without_seconds(result.to_dict()) == without_seconds(shown)
     assert without_seconds(shown) == without_seconds(finished.document)
@@ -123,16 +123,29 @@ def test_settings_in_python_mean_what_they_mean_on_the_command_line(
 ) -> None:
     settings = SearchSettings(
         space="digits", budget=[0.05, "68%"], trials=2, images=32, holdout=0, workers=0,
-        sampler="qmc", objective="agreement", tolerance=0.02, out=tmp_path,
+        sampler="qmc", objective="agreement", tolerance=0.02, method="merge", out=tmp_path,
     )  # fmt: skip
     result = ztp_search.search_front(settings)
     shown = printed(
         "--space", "digits", "--budget", "0.05,68%", "--trials", "2", "--images", "32",
         "--holdout", "0", "--workers", "0", "--sampler", "qmc", "--objective", "agreement",
-        "--tolerance", "2%", "--out", str(tmp_path),
+        "--tolerance", "2%", "--method", "merge", "--out", str(tmp_path),
     )  # fmt: skip
     assert without_seconds(result.to_dict()) == without_seconds(shown)
     assert result.figure is not None and Path(result.figure).is_file()
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [({}, "digits-68%-seed0"), ({"method": "any"}, "digits-68%-seed0"),
+     ({"method": "merge"}, "digits-68%-seed0-merge"),
+     ({"method": "zero-tprune", "sampler": "tpe"}, "digits-68%-seed0-zero_tprune-tpe")],
+)  # fmt: skip
+def test_a_study_that_is_not_named_is_named_after_what_it_cannot_change(
+    changed: dict[str, Any], name: str
+) -> None:
+    settings = SearchSettings(space="digits", budget="68%", **changed)
+    assert resolve_search(settings).studies == {"68%": name}
 
 
 def test_best_is_the_document_that_is_printed(finished: Finished, printed: Printed) -> None:
@@ -201,6 +214,8 @@ MISTAKES = [
     ({"sampler": "random"}, "`sampler` must be one of monte-carlo, "),
     ({"racing": "fast"}, "`racing` must be one of both, "),
     ({"objective": "top5"}, "`objective` must be one of top1, "),
+    ({"method": "tome"}, "`method` must be one of any, zero-tprune, merge, but got 'tome'"),
+    ({"method": None}, "`method`"),
     ({"space": "any"}, "`model` is needed"),
     ({"weights": "/no/file"}, "`weights` /no/file"),
     ({"class_map": Path("/no/map")}, "`class_map` /no/map"),

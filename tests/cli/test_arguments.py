@@ -42,6 +42,8 @@ def test_time_is_seconds_or_has_a_unit(text: str, seconds: float) -> None:
         ("--timeout", "2h30m"),
         ("--racing", "some"),
         ("--sampler", "grid"),
+        ("--method", "tome"),
+        ("--method", "drop"),
         ("--refine", "-1"),
         ("--refine", "half"),
         ("--trials", "0"),
@@ -56,3 +58,9 @@ def test_a_value_that_is_none_is_refused_in_one_line_that_names_both(
         parse(["--budget", "3", f"{option}={value}"])
     assert option in str(error.value) and value in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_method_is_a_part_of_the_space_and_none_is_stated_by_default() -> None:
+    assert "method" not in vars(parse(["--budget", "3"]))  # the settings', which is "any"
+    for method in ("any", "zero-tprune", "merge"):
+        assert parse(["--budget", "3", "--method", method]).method == method

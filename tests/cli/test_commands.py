@@ -21,6 +21,7 @@ from helpers.pictures import folder_of
 from helpers.running import (
     SEARCH,
     TRIALS,
+    argv_of,
     attributes,
     complete,
     completions,
@@ -37,8 +38,10 @@ import ztp_search.cli.main
 import ztp_search.evaluation.ray_cluster
 from ztp_search.cli.main import main
 from ztp_search.cli.output import print_result
-from ztp_search.cli.tables import best_table
+from ztp_search.cli.tables import best_table, layer_table
 from ztp_search.driver.packing import unpack_bits
+from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.space import load_space
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -81,7 +84,7 @@ def test_search_prints_one_document_with_the_agreed_names(finished: Finished, cl
         "study", "storage", "trials", "image_evaluations", "racing", "seconds", "best", "holdout"
     }  # fmt: skip
     assert search["trials"] == {"complete": TRIALS, "pruned": 0, "failed": 0, "running": 0}
-    assert search["holdout"].keys() >= {"unpruned", "paper_schedule", "candidates"}
+    assert search["holdout"].keys() >= {"unpruned", "paper_schedule", "tome", "candidates"}
     assert len(search["holdout"]["candidates"]) == 3
     best = search["best"]
     assert best.keys() == {
@@ -89,8 +92,12 @@ def test_search_prints_one_document_with_the_agreed_names(finished: Finished, cl
     }  # fmt: skip
     assert best["gflops"].keys() == {"total", "backbone", "overhead", "unpruned"}
     assert best["evidence"]["holdout"].keys() >= {
-        "images", "top1", "unpruned_top1", "paper_schedule_top1", "paired_ci95"
+        "images", "top1", "unpruned_top1", "paper_schedule_top1", "tome_top1", "paired_ci95"
     }  # fmt: skip
+    by_number = {trial.number: trial for trial in stored(finished.out)}
+    for each in (best["provenance"], *search["holdout"]["candidates"]):
+        attrs = by_number[each["trial"]].attrs
+        assert each.get("hand_set") == attrs.get("hand_set")
     assert best["provenance"].keys() >= {
         "study", "trial", "seed", "space_sha256", "data", "versions"
     }  # fmt: skip
@@ -102,9 +109,17 @@ def test_search_prints_the_comparison_as_a_table(finished: Finished, cli: Run) -
     assert status == 0
     words = " ".join(out.split())
     holdout = finished.document["holdout"]
+    labels = {"paper_schedule": "paper's", "tome": "ToMe's"}
     for candidate in holdout["candidates"]:
-        assert f"trial {candidate['trial']}" in words
-    assert "unpruned" in words and "paper's" in words
+        known = candidate.get("hand_set", "").split(" ")[0]
+        name = f"trial {candidate['trial']}" + (f", {labels[known]}" if known else "")
+        assert name in words
+        for baseline in labels:  # the interval stands below the difference
+            low, high = candidate[f"minus_{baseline}_ci95"]
+            assert f"{100 * candidate[f'minus_{baseline}']:+.2f}" in words
+            assert f"[{100 * low:+.2f}, {100 * high:+.2f}]" in words
+    assert any("hand_set" in candidate for candidate in holdout["candidates"])
+    assert "unpruned" in words and "− paper's" in words and "− ToMe's" in words
     assert holdout["verdict"].split(" (")[0][1:] in words
     assert f"{TRIALS} complete trials" in words
     assert "loading the model" in err and "loading the model" not in out
@@ -242,6 +257,7 @@ def test_any_complete_trial_can_be_exported(finished: Finished, cli: Run) -> Non
         (["--budget", "68%", "--space", "digits", "--tolerance", "nan"], "--tolerance"),
         (["--budget", "68%", "--space", "digits", "--gpus-per-worker", "nan"], "--gpus-per"),
         (["--budget", "68%", "--space", "digits", "--precision", "fp64"], "--precision"),
+        (["--budget", "68%", "--space", "digits", "--method", "tome"], "--method"),
         (["--budget", "68%", "--space", "digits", "--precision", "fp16", "--device", "cpu"],
          "use bf16 or fp32"),
         (["--budget", "68%", "--space", "digits", "--storage", "ftp://u:secret@h/d"], "storage"),
@@ -297,7 +313,7 @@ def test_places_that_cannot_be_written_are_refused(
 ) -> None:
     (tmp_path / "file").write_text("")
     under_a_file = str(tmp_path / "file" / "x")
-    status, _, err = cli(*SEARCH, "--workers", "0", "--out", under_a_file)
+    status, _, err = cli(*argv_of({**SEARCH, "workers": 0, "out": under_a_file}))
     assert status == 2 and under_a_file in one_line(err.splitlines()[-1])
     status, _, err = cli("export", "--out", str(finished.out), "-o", under_a_file)
     assert status == 2 and under_a_file in one_line(err)
@@ -414,7 +430,7 @@ def test_a_reader_that_leaves_early_is_no_error(finished: Finished) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupt_says_how_to_go_on(workers: int, tmp_path: Path) -> None:
-    argv = [*SEARCH, "--trials", "5000", "--workers", str(workers), "--out", str(tmp_path)]
+    argv = argv_of({**SEARCH, "trials": 5000, "workers": workers, "out": tmp_path})
     with process(*argv, "--json") as child:
         until(lambda: complete(tmp_path) >= 1, child)
         below = descendants(child.pid)
@@ -434,7 +450,8 @@ WIDE = {
         "evidence": {
             "search": {"top1": 0.8123, "standard_error": 0.0057},
             "holdout": {"top1": 0.8011, "minus_paper_schedule": -0.1115,
-                        "minus_paper_schedule_ci95": [-0.1272, -0.0958]},
+                        "minus_paper_schedule_ci95": [-0.1272, -0.0958], "minus_tome": 0.1014,
+                        "minus_tome_ci95": [0.0907, 0.1121]},
         },
     }],
 }  # fmt: skip
@@ -450,9 +467,58 @@ def test_a_table_loses_no_number_and_no_name_in_whatever_width(
         print_result(WIDE, best_table, False)
         out = capsys.readouterr().out
         assert "…" not in out
-        if terminal == "0":  # a file or a pipe: in one line
-            assert "-11.15 [-12.72, -9.58]" in out and "1234" in out
+        if terminal == "0":  # a file or a pipe: a cell is two lines, and nothing is folded
+            differences, intervals = [line for line in out.splitlines() if line.strip()][-2:]
+            assert "1234" in differences and "-11.15" in differences and "+10.14" in differences
+            assert "[-12.72, -9.58]" in intervals and "[+9.07, +11.21]" in intervals
         assert "exp[/data]" in re.sub(r"\s|\x1b\[[0-9;]*m", "", out)
+
+
+def test_differences_from_baselines_that_a_study_has_not_are_no_columns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = json.loads(json.dumps(WIDE))
+    holdout = document["trials"][0]["evidence"]["holdout"]
+    del holdout["minus_tome"], holdout["minus_tome_ci95"]
+    print_result(document, best_table, False)
+    out = capsys.readouterr().out
+    assert "− paper's" in out and "ToMe" not in out
+    del document["trials"][0]["evidence"]["holdout"]
+    print_result(document, best_table, False)
+    assert "1234" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variants", "heading"),
+    [
+        ({}, "Best configuration (trial 7): 0.0721 of 0.106 GFLOPs, v_min 0.02, v_max 9.5"),
+        ({"similar": "merge", "sizes": "track", "partition": "position", "features": "x"},
+         "Best configuration (trial 7): 0.0721 of 0.106 GFLOPs, v_min 0.02, v_max 9.5, "
+         "partition position, features x, similar merge, sizes track"),
+        ({"variant": "zero-tprune-uni"},
+         "Best configuration (trial 7): 0.0721 of 0.106 GFLOPs, v_min 0.02, v_max 9.5, "
+         "variant zero-tprune-uni"),
+    ],
+)  # fmt: skip
+def test_the_table_of_layers_says_what_is_merged_and_which_variant_it_is(
+    variants: dict[str, str], heading: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    layers = (PruningLayer(2, 0.9, 5, 3, 0.25), PruningLayer(4, 0.7, 0, 9))
+    document = {
+        "config": PruningConfig(layers, 0.02, 9.5, **variants).to_dict(),
+        "gflops": {"total": 0.0721, "unpruned": 0.106},
+        "tokens": [101, 101, 86, 86, 61],
+        "provenance": {"trial": 7},
+    }
+    monkeypatch.setenv("COLUMNS", "200")
+    print_result(document, layer_table, False)
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines() if line.strip()]
+    assert " ".join(lines).startswith(f"{heading} after block")
+    header = next(line for line in lines if "after block" in line)
+    assert header.endswith("retention s_tokens wpr_iterations merge_share tokens")
+    assert "2 0.9000 5 3 0.25 101 → 86" in lines and "4 0.7000 0 9 0.00 86 → 61" in lines
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "localhost:99999"])
@@ -503,6 +569,7 @@ def test_a_model_without_images_is_found_before_ray_starts(cli: Run) -> None:
      (["--budget-counts", "backbone"], "budget.counts total (now backbone)"),
      (["--objective", "agreement"], "objective top1 (now agreement)"),
      (["--sampler", "qmc"], "sampler monte-carlo (now qmc)"),
+     (["--method", "merge"], "method any (now merge), space {space} (now {merge})"),
      (["--racing", "both"], "racing.rule off (now both)"),
      (["--model-kwargs", "depth=3"], "model.kwargs.depth 8 (now 3)")],
 )  # fmt: skip
@@ -511,6 +578,9 @@ def test_settings_that_a_study_was_not_made_with_are_named_before_ray_starts(
 ) -> None:
     before = (finished.out / "studies.db").read_bytes()
     argv = [word for word in finished.argv if word not in ("--workers", "0")]
+    digits = load_space("digits")
+    spaces = {"space": digits, "merge": digits.restricted("merge")}
+    named = named.format(**{name: f"{each.sha256[:12]}…" for name, each in spaces.items()})
     status, _, err = cli(*argv, *changed)
     assert status == 2 and one_line(err) == (
         f"ztp-search: study 's' was made with other settings: {named}; "
@@ -524,7 +594,7 @@ def test_a_finished_search_is_shown_again_without_ray(
     finished: Finished, tmp_path: Path, cli: Run
 ) -> None:
     out = shutil.copytree(finished.out, tmp_path / "copy")
-    status, shown, _ = cli(*SEARCH, "--out", str(out), "--json")
+    status, shown, _ = cli(*argv_of({**SEARCH, "out": out}), "--json")
     again = document(shown)
     for key in ("best", "holdout", "trials", "image_evaluations"):
         assert again[key] == finished.document[key]

@@ -8,27 +8,28 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ztp_search import SearchSettings
-from ztp_search.cli.arguments import settings_of
-from ztp_search.cli.main import parse
+import yaml
+
 from ztp_search.study import StoredTrial, StudyReader
 
 TRIALS = 8
-SEARCH = [
-    "--space", "digits", "--budget", "68%", "--trials", str(TRIALS), "--images", "96",
-    "--holdout", "64", "--batch-size", "32", "--precision", "fp32", "--study", "s",
-    "--candidates", "3", "--racing", "off",
-]  # fmt: skip
-RACE = [
-    "--space", "digits", "--budget", "50%", "--trials", "12", "--images", "256",
-    "--holdout", "32", "--batch-size", "32", "--study", "s",
-    "--candidates", "3",
-]  # fmt: skip
-"""A search whose trials climb rungs of 64, 128 and 256 images."""
+SEARCH: Mapping[str, Any] = {
+    "space": "digits", "budget": "68%", "trials": TRIALS, "images": 96, "holdout": 64,
+    "batch_size": 32, "precision": "fp32", "study": "s", "candidates": 3, "racing": "off",
+}  # fmt: skip
+"""Settings of a search of four hand-set schedules and four sampled configurations."""
+RACE: Mapping[str, Any] = {
+    "space": "digits", "budget": "50%", "trials": 12, "images": 256, "holdout": 32,
+    "batch_size": 32, "study": "s", "candidates": 3,
+}  # fmt: skip
+"""One whose trials climb rungs of 64, 128 and 256 images: four hand-set ones, then eight."""
+HAND_SET = ("paper_schedule declining", "paper_schedule constant", "tome declining",
+            "tome constant")  # fmt: skip
+"""The schedules that are their first trials."""
 SECONDS = 180
 """After which a process that should have ended, or got somewhere, is given up."""
 
@@ -37,9 +38,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def search_settings(*argv: str) -> SearchSettings:
-    """What these arguments of the command line ask of a search."""
-    return settings_of(SearchSettings, parse(list(argv)))
+def argv_of(settings: Mapping[str, Any]) -> list[str]:
+    """The command line that states these settings of a search."""
+    flags = ((f"--{name.replace('_', '-')}", str(value)) for name, value in settings.items())
+    return [word for flag in flags for word in flag]
+
+
+def space_file(folder: Path, **pruning: Any) -> Path:
+    """The digits' space with these keys of `pruning` changed, as a file."""
+    content = yaml.safe_load(Path("search_spaces/digits.yaml").read_text())
+    content["pruning"] |= pruning
+    path = folder / "space.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 def url_of(out: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,15 @@ FILE = ConfigFile(
     evidence={"search": {"images": 96, "top1": 0.875}},
     provenance={"study": "Größe 1", "trial": 7},
 )  # fmt: skip
+
+MERGED = dataclasses.replace(
+    FILE,
+    config=PruningConfig(
+        (PruningLayer(2, 0.9, 5, 3, 0.25), PruningLayer(4, 1.0, 20)), 0.02, 9.5,
+        similar="merge", sizes="track", features="x",
+    ),
+)  # fmt: skip
+"""Of a configuration beyond the paper: the second version of the file."""
 
 
 def test_formats_are_named_without_importing_them() -> None:
@@ -65,10 +76,13 @@ def test_it_writes_to_the_path_given_and_nowhere_else(
 
 
 @ALL
-def test_its_text_is_what_it_writes_or_it_has_none(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", [FILE, MERGED])
+def test_its_text_is_what_it_writes_or_it_has_none(
+    name: str, file: ConfigFile, tmp_path: Path
+) -> None:
     exporter = load_exporter(name)
-    exporter.export(FILE, tmp_path / "x")
-    text = exporter.text(FILE)
+    exporter.export(file, tmp_path / "x")
+    text = exporter.text(file)
     if text is not None:
         assert (tmp_path / "x").read_bytes() == text.encode("utf-8")
         assert text.endswith("\n")
@@ -90,11 +104,13 @@ def test_a_place_that_cannot_be_written_is_an_os_error(name: str, tmp_path: Path
         load_exporter(name).export(FILE, tmp_path / "file" / "x")
 
 
-def test_json_is_read_again_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "version"), [(FILE, 1), (MERGED, 2)])
+def test_json_is_read_again_as_it_was(file: ConfigFile, version: int, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    load_exporter("json").export(FILE, path)
-    assert load_config(path) == FILE.config
-    assert read_config_file(path) == FILE
+    load_exporter("json").export(file, path)
+    assert load_config(path) == file.config
+    assert read_config_file(path) == file
+    assert json.loads(path.read_text())["version"] == version
 
 
 @pytest.mark.parametrize("name", ["onnx", "", "JSON"])

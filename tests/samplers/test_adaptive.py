@@ -19,19 +19,22 @@ SEEDS = (0, 1, 2)
 
 
 def decoder() -> Decoder:
-    """Two or three layers after four blocks: 19 coordinates."""
+    """Two or three layers after four blocks: 21 coordinates."""
     space = space_of(after_block=[2, 3, 4, 5], layers=[2, 3], retention=[0.3, 1.0],
                      v_min={"low": 0.001, "high": 0.3, "log": True})  # fmt: skip
     return Decoder(space, DIGITS, budget_of(DIGITS, 0.68))
 
 
 def value_of(config: PruningConfig) -> float:
-    """Best, at 0: layers after blocks 2 and 4 that prune alike, 6 by similarity, v_min 0.01."""
+    """Best, at 0: layers after blocks 2 and 4 that prune alike, 14 by similarity, v_min 0.1.
+
+    None of it lies in the middle of the cube, where CMA-ES begins.
+    """
     rates = {layer.after_block: layer.retention for layer in config.layers}
     misplaced = len({2, 4} ^ set(rates))
     uneven = max(rates.values()) - min(rates.values())
-    similar = float(np.mean([abs(layer.s_tokens - 6) / 20 for layer in config.layers]))
-    threshold = (math.log10(config.v_min) + 2) ** 2
+    similar = float(np.mean([abs(layer.s_tokens - 14) / 20 for layer in config.layers]))
+    threshold = (math.log10(config.v_min) + 1) ** 2
     return -0.05 * misplaced - uneven**2 - 0.2 * similar - 0.1 * threshold
 
 
@@ -67,7 +70,7 @@ def test_late_generations_beat_chance(name: str, by_chance: list[float]) -> None
         first, late = np.mean(values[:32]), np.mean(values[-32:])
         # the mean of 32 by chance has a standard deviation of 0.18 of the spread
         assert late > mean + 0.8 * spread
-        assert late > first + 0.25 * spread  # CMA-ES begins in the middle, which is good already
+        assert late > first + 0.4 * spread  # CMA-ES begins in the middle, better than chance
 
 
 def test_refinement_improves_the_best_more_than_as_many_trials_by_chance() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.geometries import DEIT_S, DIGITS, GEOMETRIES, budget_of, counts_by_hand, size_of
+from helpers.reference import round_half_up
 from helpers.spaces import assert_right, space_of, wide
 
 from ztp_search.pruning.config import PruningConfig
@@ -58,15 +59,31 @@ def value_of(config: PruningConfig) -> float | None:
 
 
 def what_counts(geometry: Geometry, config: PruningConfig) -> object:
-    """Realised counts and scoring parameters: configurations equal in these give one result."""
-    layers = [
-        # iterations matter where the I-stage prunes, a layer where anything is pruned
-        (layer.after_block, n, out, layer.s_tokens,
-         layer.wpr_iterations if out + layer.s_tokens < n else None)
-        for layer, (n, out) in zip(config.layers, counts_by_hand(geometry, config), strict=True)
-        if out < n
-    ]  # fmt: skip
-    return str(layers), config.v_min, config.v_max
+    """Realised counts and what the stages look at: configurations equal in these give one result.
+
+    Iterations matter where the I-stage prunes, a layer where anything is pruned; thresholds where
+    tokens are ranked, features where they are compared, sizes where any are merged.
+    """
+    layers = []
+    by_s, by_i, by_i_merged = 0, 0, 0  # patch tokens, of all layers
+    for layer, (n, out) in zip(config.layers, counts_by_hand(geometry, config), strict=True):
+        least_important = n - out - layer.s_tokens
+        merged = round_half_up(layer.merge_share, least_important)
+        by_s, by_i, by_i_merged = (
+            by_s + layer.s_tokens, by_i + least_important, by_i_merged + merged
+        )  # fmt: skip
+        if out < n:
+            iterations = layer.wpr_iterations if least_important else None
+            layers.append((layer.after_block, n, out, layer.s_tokens, iterations, merged))
+    ranked = by_i or (by_s and config.partition != "position")
+    merged_any = by_i_merged or (by_s and config.similar == "merge")
+    return (
+        str(layers),
+        (config.v_min, config.v_max) if ranked else None,
+        config.features if by_s or by_i_merged else None,
+        (config.partition, config.similar) if by_s else None,
+        config.sizes if merged_any else None,
+    )
 
 
 Generation = tuple[int, list[Proposal]]

@@ -10,6 +10,10 @@ from scipy.stats import qmc
 from ztp_search.errors import BudgetError
 from ztp_search.samplers import SAMPLERS, MonteCarlo, QuasiMonteCarlo
 
+DIMENSIONS = 38
+"""Of `wide`: the locations; share kept, share of S, iterations and share merged after 7 blocks; two
+tilts, the corner, four design variants, two thresholds."""
+
 
 @pytest.mark.parametrize("name", ["monte-carlo", "qmc"])
 def test_points_are_uniform(name: str) -> None:
@@ -29,16 +33,17 @@ def test_monte_carlo_draws_from_seed_index_and_attempt_alone() -> None:
     sampler = MonteCarlo(wide(), seed=4)
     for index in (0, 1, 77):
         for attempt in (0, 3):
-            expected = np.random.default_rng([4, index, attempt]).random(31)
+            expected = np.random.default_rng([4, index, attempt]).random(DIMENSIONS)
             assert np.array_equal(sampler.point(index, attempt), expected)
     proposal = sampler.propose(5)
     assert proposal is not None
-    assert proposal.config == sampler.decoder.decode(np.random.default_rng([4, 5, 0]).random(31))
+    point = np.random.default_rng([4, 5, 0]).random(DIMENSIONS)
+    assert proposal.config == sampler.decoder.decode(point.tolist())
 
 
 def test_quasi_monte_carlo_points_depend_on_the_index_alone() -> None:
     # slowly: the whole sequence at once
-    sequence = qmc.Sobol(31, scramble=True, rng=np.random.default_rng([9])).random(1024)
+    sequence = qmc.Sobol(DIMENSIONS, scramble=True, rng=np.random.default_rng([9])).random(1024)
     sampler = QuasiMonteCarlo(wide(), seed=9)
     for index in (700, 0, 255, 256, 1023, 3):
         assert np.array_equal(sampler.point(index, 0), sequence[index])

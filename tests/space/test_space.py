@@ -121,6 +121,33 @@ def test_a_space_is_restricted_to_a_method() -> None:
         space.restricted("magic")
 
 
+@pytest.mark.parametrize(
+    ("pruning", "method", "words"),
+    [
+        ({}, "merge", ["pruning.similar merge", "drop"]),
+        (MERGING | {"similar": "merge"}, "zero-tprune", ["pruning.similar drop", "merge"]),
+        (MERGING | {"sizes": "ignore"}, "merge", ["pruning.sizes track", "ignore"]),
+        (MERGING | {"merge_share": [0.0, 0.5]}, "merge", ["pruning.merge_share 1"]),
+        (MERGING | {"merge_share": {1: 0.5, "other": [0, 1]}}, "zero-tprune", ["merge_share 0"]),
+    ],
+)
+def test_a_method_that_a_space_excludes_is_refused(
+    pruning: dict[str, Any], method: str, words: list[str]
+) -> None:
+    with pytest.raises(SpaceError) as error:
+        space_of("mine.yaml", **pruning).restricted(method)
+    for word in ["mine.yaml", f"`method` {method}", *words]:
+        assert word in one_line(error)
+
+
+def test_the_papers_method_keeps_a_space_s_own_partition_and_features() -> None:
+    space = space_of(partition="alternate", features=["x", "value"])
+    assert space.restricted("zero-tprune").variants == {
+        "partition": ("alternate",), "features": ("x", "value"), "similar": ("drop",),
+        "sizes": ("ignore",),
+    }  # fmt: skip
+
+
 def test_corners_are_the_methods_that_a_space_holds_beside_others() -> None:
     assert len(space_of(**MERGING).corners()) == 2
     assert len(space_of(**MERGING | {"similar": "merge"}).corners()) == 1

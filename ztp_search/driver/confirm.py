@@ -52,12 +52,15 @@ def evaluate_baselines(evaluator: Evaluator, study: StudyDriver, budget: Budget)
     the strongest opponent. Those that were trials have been evaluated.
     """
     reference = study.attributes()["reference"]
-    trials = {trial.config: trial for trial in study.trials() if trial.state == "complete"}
+    stored = study.trials()
+    trials = {trial.config: trial for trial in stored if trial.state == "complete"}
+    failed = {trial.config for trial in stored if trial.state == "failed"}
     objective, geometry = evaluator.objective.name, evaluator.geometry
     for name, baseline in BASELINES.items():
         if name in reference:
             continue
-        configs = baseline.schedules(geometry, budget)
+        schedules = baseline.schedules(geometry, budget)
+        configs = {shape: config for shape, config in schedules.items() if config not in failed}
         record: dict[str, Any] | None = None
         if configs:
             stage = f"evaluating {baseline.title}"
@@ -101,9 +104,8 @@ def confirm_finalists(
             if stored is not None:
                 config = parse_config(stored["config"])
                 ((_, outcome),) = evaluator.outcomes("holdout", {name: config}, STAGE)
-                correct = evaluator.score("holdout", outcome.predictions)
-                holdout[name] = stored | _record(evaluator.objective.name, correct, against)
-                holdout["image_evaluations"] += len(correct)
+                holdout[name] = stored | _finalist(evaluator, outcome, against)
+                holdout["image_evaluations"] += holdout["images"]
             study.set_attribute("holdout", holdout)
     for name in BASELINES:
         if holdout[name] is not None:
@@ -111,6 +113,16 @@ def confirm_finalists(
 
     missing = {trial.config.digest(): trial.config for trial in finalists}
     missing = {n: config for n, config in missing.items() if n not in holdout["candidates"]}
+    for name in BASELINES:
+        record = holdout[name]
+        digest = record and parse_config(record["config"]).digest()
+        if digest in missing and "agreement" in record:
+            correct = unpack_bits(record["correct"], holdout["images"])
+            holdout["candidates"][digest] = _record(
+                evaluator.objective.name, correct, against
+            ) | {"agreement": record["agreement"]}
+            study.set_attribute("holdout", holdout)
+            del missing[digest]
     if not missing:
         return
     for digest, outcome in evaluator.outcomes("holdout", missing, STAGE):

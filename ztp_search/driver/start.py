@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from ztp_search.errors import StudyError
 from ztp_search.settings import ResolvedSearch
+from ztp_search.settings.resolved import DECODER
 from ztp_search.study import existing
 
 
@@ -18,6 +20,12 @@ def work_is_left(settings: ResolvedSearch) -> bool:
     for name in settings.studies.values():
         with existing(settings.storage, name) as study:
             if study is not None:
+                if study.finished() and study.contract.get("decoder", 1) != DECODER:
+                    raise StudyError(
+                        f"study {name!r} was made by another version of ztp-search, which drew "
+                        "other configurations; it can be read and exported, but to search on, use "
+                        "another `study` name"
+                    )
                 study.check(settings.contract())
             left |= study is None or study.finished() < settings.trials + settings.refine
     return left

@@ -173,4 +173,4 @@ BASELINES: Mapping[str, Baseline] = {
 """By the name under which results are stored and reported."""
 
 OPPONENT = "paper_schedule"
-"""The baseline that the verdict on a winner and `paired_ci95` are about."""
+"""The baseline that a configuration file's `paired_ci95` is about."""

@@ -50,6 +50,7 @@ def config_file(study: StudyReader, trial: StoredTrial) -> ConfigFile:
             "seed": contract["seed"],
             "sampler": contract["sampler"],
             "space": about["space"],
+            **{key: contract[key] for key in ("method",) if key in contract},
             "space_sha256": contract["space"],
             "budget": contract["budget"],
             "objective": contract["objective"],

@@ -33,7 +33,8 @@ class HandSet(Sampler):
         raise NotImplementedError("what is given has no point")
 
     def propose(self, index: int) -> Proposal | None:
-        if index >= len(self.configs):
-            return None
-        self.exclude(self.configs[index])
-        return Proposal(self.configs[index], ())
+        for config in self.configs:
+            if self._digest(config) not in self.seen:
+                self.exclude(config)
+                return Proposal(config, ())
+        return None

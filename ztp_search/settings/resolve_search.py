@@ -48,6 +48,7 @@ def resolve_search(settings: SearchSettings) -> ResolvedSearch:
         tolerance=settings.tolerance,
         budget_counts=settings.budget_counts,
         objective=settings.objective,
+        method=settings.method,
         sampler=settings.sampler,
         refine=settings.refine,
         racing=settings.racing,

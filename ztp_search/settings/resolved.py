@@ -100,6 +100,7 @@ class ResolvedSearch:
     tolerance: float = 0.01
     budget_counts: str = "total"
     objective: str = "top1"
+    method: str = "any"
     sampler: str = "monte-carlo"
     refine: int = 0
     racing: str = "both"
@@ -116,6 +117,7 @@ class ResolvedSearch:
         return {
             "space": self.space.sha256,
             "decoder": DECODER,
+            "method": self.method,
             "model": {
                 "name": self.sources.model.name,
                 "kwargs": dict(self.sources.model.kwargs),

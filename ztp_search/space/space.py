@@ -172,8 +172,10 @@ class SearchSpace:
     def restricted(self, method: str) -> SearchSpace:
         """One of `CORNERS` of this space, or all of it ("any").
 
+        A partition or features that the space does not offer are left as they are there.
+
         Raises:
-            SpaceError: there is no such corner.
+            SpaceError: there is no such corner, or the space excludes it.
         """
         if method not in ("any", *CORNERS):
             raise SpaceError(f"`method` must be one of any, {', '.join(CORNERS)}, but got "
@@ -181,12 +183,23 @@ class SearchSpace:
         if method == "any":
             return self
         corner = CORNERS[method]
+        offered = {
+            name: value for name, value in corner.variants.items() if value in self._offers(name)
+        }
+        for name in corner.variants.keys() - offered.keys() - {"partition", "features"}:
+            raise SpaceError(
+                f"{self.name}: `method` {method} needs pruning.{name} {corner.variants[name]}, but "
+                f"the space has {', '.join(self._offers(name))}; add it, or use another method"
+            )
+        if not self._merges(corner.merge_share):
+            raise SpaceError(
+                f"{self.name}: `method` {method} needs pruning.merge_share {corner.merge_share:g}, "
+                "but the space excludes it; add it, or use another method"
+            )
         return replace(
             self,
             merge_share=PerBlock(other=(corner.merge_share, corner.merge_share)),
-            variants={
-                **self.variants, **{name: (value,) for name, value in corner.variants.items()}
-            },
+            variants={**self.variants, **{name: (value,) for name, value in offered.items()}},
             sha256=hashlib.sha256(f"{method} {self.sha256}".encode()).hexdigest(),
         )  # fmt: skip
 
@@ -196,16 +209,16 @@ class SearchSpace:
 
     def _has(self, corner: Corner) -> bool:
         open_too = any(len(values) > 1 for values in self.variants.values())
-        stated = {name: choices[0] for name, choices in CHOICES.items()}
-        return open_too and all(
-            value in self.variants.get(name, (stated[name],))
-            for name, value in corner.variants.items()
-        ) and all(
-            low <= corner.merge_share <= high
-            for low, high in filter(None, (
-                self.merge_share.other, *(interval for _, interval in self.merge_share.stated)
-            ))
-        )  # fmt: skip
+        fits = all(value in self._offers(name) for name, value in corner.variants.items())
+        return open_too and fits and self._merges(corner.merge_share)
+
+    def _offers(self, variant: str) -> tuple[str, ...]:
+        return self.variants.get(variant, CHOICES[variant][:1])
+
+    def _merges(self, share: float) -> bool:
+        """Whether every layer may merge this share."""
+        intervals = [self.merge_share.other, *(each for _, each in self.merge_share.stated)]
+        return all(each[0] <= share <= each[1] for each in intervals if each is not None)
 
     def _locations(self, depth: int) -> tuple[int, ...]:
         numbers = tuple(range(1, depth)) if self.after_block is None else self.after_block
