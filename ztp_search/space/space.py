@@ -186,7 +186,9 @@ class SearchSpace:
         offered = {
             name: value for name, value in corner.variants.items() if value in self._offers(name)
         }
-        for name in corner.variants.keys() - offered.keys() - {"partition", "features"}:
+        for name in ("similar", "sizes"):
+            if name in offered:
+                continue
             raise SpaceError(
                 f"{self.name}: `method` {method} needs pruning.{name} {corner.variants[name]}, but "
                 f"the space has {', '.join(self._offers(name))}; add it, or use another method"
