@@ -67,3 +67,24 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ZtpError) as error:
         front_figure(front(0.7), tmp_path / "file" / "front.svg")
     assert "cannot be written" in str(error.value)
+
+
+def test_hand_set_schedules_stand_below_the_winners_by_their_differences(tmp_path: Path) -> None:
+    document = front(0.8, 0.8, 0.8)
+    for point, paper in zip(document["front"], (0.2, 0.1, 0.0), strict=True):
+        point["minus_paper_schedule"] = paper
+    document["front"][0]["minus_tome"] = 0.1  # under the other budgets it does not fit
+    path = tmp_path / "front.svg"
+    front_figure(document, path)
+    winners = markers(path)
+    uses = list(ElementTree.parse(path).iter(f"{SVG}use"))
+    heights = {}
+    for name, colour in (("paper", "#ff7f0e"), ("tome", "#2ca02c")):
+        fill = f"fill: {colour}"
+        mine = [use for use in uses if fill in (use.get("style") or "")][:-1]  # the legend's
+        at = sorted((float(use.attrib["x"]), float(use.attrib["y"])) for use in mine)
+        heights[name] = [y for _, y in at]
+    unit = (heights["paper"][0] - winners[0][1]) / 0.2
+    below = [y - at for y, (_, at) in zip(heights["paper"], winners, strict=True)]
+    assert below == pytest.approx([0.2 * unit, 0.1 * unit, 0.0], abs=1e-3)
+    assert heights["tome"] == pytest.approx([winners[0][1] + 0.1 * unit], abs=1e-3)

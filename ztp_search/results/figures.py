@@ -11,6 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from ztp_search.errors import ZtpError
+from ztp_search.pruning.schedules import BASELINES
 
 CANVASES = {".svg": FigureCanvasSVG, ".png": FigureCanvasAgg}
 
@@ -19,7 +20,8 @@ def front_figure(document: Mapping[str, Any], path: Path) -> None:
     """Accuracy over GFLOPs of each budget's winner, with 95 % intervals, as SVG or PNG.
 
     document: of a search under several budgets. The intervals are those of the difference from
-    the unpruned model, which is what sets the winners apart; its own accuracy is a line.
+    the unpruned model, which is what sets the winners apart; its own accuracy is a line. Hand-set
+    schedules stand beside the winners of the same budgets.
     """
     points = document["front"]
     unpruned = 100 * points[0]["unpruned_accuracy"]
@@ -43,6 +45,15 @@ def front_figure(document: Mapping[str, Any], path: Path) -> None:
         ],
         fmt="o", color="C0", capsize=3, label="winner, 95 % interval",
     )  # fmt: skip
+    for index, (name, baseline) in enumerate(BASELINES.items(), 1):
+        fitting = [point for point in points if f"minus_{name}" in point]
+        if fitting:
+            axes.plot(
+                [point["gflops"] for point in fitting],
+                [100 * (point["accuracy"] - point[f"minus_{name}"]) for point in fitting],
+                color=f"C{index}", marker="sD^v"[index % 4], markersize=5, linestyle="--",
+                linewidth=1, label=baseline.title,
+            )  # fmt: skip
     axes.set_xlabel("GFLOPs per image")
     axes.set_ylabel(
         f"{document['objective']} in % on {points[0]['images']:,} {points[0]['image_set']} images"
