@@ -3,8 +3,8 @@
     python benchmarks/sampler.py [--count 1000000] [--space deit_small] [--budget 3.08]
 
 To reach: 1,000 a second; none outside the tolerance; under 1 % of the shares of tokens that layers
-keep at their least; as fast at the end as at the beginning, and at most 100 bytes a configuration for
-the set of digests that keeps configurations from coming twice.
+keep at their least; as fast at the end as at the beginning, and at most 100 bytes a configuration
+for the set of digests that keeps configurations from coming twice.
 """
 
 from __future__ import annotations
