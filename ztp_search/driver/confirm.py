@@ -70,7 +70,7 @@ def evaluate_baselines(evaluator: Evaluator, study: StudyDriver, budget: Budget)
                 if config in trials
             }
             missing = {shape: configs[shape] for shape in configs if shape not in values}
-            for shape, outcome in evaluator.outcomes("search", missing, stage):
+            for shape, outcome in evaluator.outcomes("search", missing, stage) if missing else ():
                 values[shape] = accuracy(evaluator.score("search", outcome.predictions))
             reference["image_evaluations"] += evaluator.image_count("search") * len(missing)
             best = max(configs, key=lambda shape: values[shape])
