@@ -1,4 +1,4 @@
-"""The paper's hand-set schedule, solved to a budget."""
+"""The hand-set schedules, solved to a budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from helpers.geometries import (
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 from ztp_search.pruning.geometry import Geometry
-from ztp_search.pruning.schedules import SHAPES, paper_schedule
+from ztp_search.pruning.schedules import BASELINES, SHAPES, paper_schedule, tome_schedule
 from ztp_search.pruning.tokens import token_counts
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "facts" / "flops_golden.json").read_text())
@@ -165,3 +165,67 @@ def test_few_tokens_are_no_obstacle(shape: str) -> None:
         if config is not None:
             assert macs(tiny, config, "total") <= budget.macs
             assert counts_by_hand(tiny, config)[-1][1] >= 1
+
+
+# --- ToMe's -----------------------------------------------------------------------------------
+
+
+def merged_behind(config: PruningConfig, geometry: Geometry) -> list[int]:
+    """Tokens merged behind every block but the last."""
+    by_block = {layer.after_block: layer.s_tokens for layer in config.layers}
+    return [by_block.get(block, 0) for block in range(1, geometry.depth)]
+
+
+@pytest.mark.parametrize("shape", BASELINES["tome"].shapes)
+def test_tome_merges_by_position_and_nothing_else(shape: str) -> None:
+    config = tome_schedule(DEIT_S, budget_of(DEIT_S, 0.7), shape)
+    assert config is not None
+    assert (config.similar, config.sizes) == ("merge", "track")
+    assert (config.partition, config.features) == ("position", "key")
+    for layer in config.layers:
+        assert (layer.retention, layer.merge_share) == (1.0, 0.0) and layer.s_tokens > 0
+
+
+@pytest.mark.parametrize("counts", ["total", "backbone"])
+@pytest.mark.parametrize("shape", BASELINES["tome"].shapes)
+@pytest.mark.parametrize("geometry", [*BIG, DIGITS], ids=size_of)
+def test_tome_keeps_the_budget_and_uses_it(
+    geometry: Geometry, shape: str, counts: str
+) -> None:
+    for percent in range(40, 98, 3):
+        budget = budget_of(geometry, percent / 100, counts)
+        config = tome_schedule(geometry, budget, shape)
+        assert config is not None
+        assert macs(geometry, config, counts) <= budget.macs
+        assert macs(geometry, config, counts) >= 0.985 * budget.macs
+
+
+@pytest.mark.parametrize("geometry", [DEIT_S, DIGITS, DEEP], ids=size_of)
+def test_tomes_r_is_constant_or_falls_from_twice_its_mean_to_none(geometry: Geometry) -> None:
+    budget = budget_of(geometry, 0.7)
+    constant = tome_schedule(geometry, budget, "constant")
+    declining = tome_schedule(geometry, budget, "declining")
+    assert constant is not None and declining is not None
+    merged = merged_behind(constant, geometry)
+    assert max(merged) - min(merged) <= 1
+    merged = merged_behind(declining, geometry)
+    mean, last = sum(merged) / len(merged), len(merged) - 1
+    for index, count in enumerate(merged):
+        assert abs(count - 2 * mean * (1 - index / last)) <= 1.5
+
+
+def test_tome_takes_at_most_half_of_the_tokens_of_a_block() -> None:
+    config = tome_schedule(DIGITS, budget_of(DIGITS, 0.3), "constant")
+    assert config is not None
+    for layer, (n, kept) in zip(config.layers, counts_by_hand(DIGITS, config), strict=True):
+        assert kept == n - layer.s_tokens and layer.s_tokens <= n // 2
+
+
+def test_tome_is_none_where_half_of_the_tokens_are_too_few() -> None:
+    for shape in BASELINES["tome"].shapes:
+        assert tome_schedule(DIGITS, budget_of(DIGITS, 0.05), shape) is None
+
+
+def test_tome_merges_nothing_where_the_budget_asks_for_nothing() -> None:
+    config = tome_schedule(DEIT_S, budget_of(DEIT_S, 1.0), "constant")
+    assert config is not None and config.layers == ()

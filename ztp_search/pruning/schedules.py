@@ -124,18 +124,20 @@ def tome_schedule(geometry: Geometry, budget: Budget, shape: str) -> PruningConf
     cost_model = budget.cost_model(geometry)
 
     def fits(r: int) -> bool:
-        return cost_model.total(_tome(geometry, shape, r)) <= budget.macs
+        return cost_model.total(tome_with(geometry, shape, r)) <= budget.macs
 
     low, high = 0, geometry.patch_tokens * R_UNIT
     if not fits(high):
         return None
+    if fits(0):
+        return tome_with(geometry, shape, 0)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle + 1, high)
-    return _tome(geometry, shape, high)
+    return tome_with(geometry, shape, high)
 
 
-def _tome(geometry: Geometry, shape: str, r: int) -> PruningConfig:
+def tome_with(geometry: Geometry, shape: str, r: int) -> PruningConfig:
     """r / R_UNIT tokens merged behind every block, on average."""
     layers = []
     n, merged = geometry.patch_tokens, 0
