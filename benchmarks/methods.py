@@ -12,7 +12,8 @@ images, which chose nothing. Differences are paired, image by image: for every s
 
 To reach: the joint space nowhere shown to be worse than any other, and at 35 and 50 % shown to be
 better than both hand-set schedules and than the paper's space. Searches that were made before are
-found again in benchmarks/.cache, so this can be interrupted.
+found again in benchmarks/.cache, so this can be interrupted. Accuracy over GFLOPs is drawn beside
+the results (methods.svg).
 """
 
 from __future__ import annotations
@@ -28,12 +29,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import CACHE, record
+from common import CACHE, RESULTS, record
+from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 METHODS = ("zero-tprune", "merge", "any")
 JOINT = "any"
 HAND_SET = ("paper_schedule", "tome")
+LINES = {
+    JOINT: ("searched, dropping and merging", "C0", "o", "-"),
+    "zero-tprune": ("searched, dropping alone", "C3", "v", "-"),
+    "tome": ("ToMe's schedule", "C2", "D", "--"),
+    "paper_schedule": ("paper's schedule", "C1", "s", "--"),
+}
+"""What is drawn: label, colour, marker, line."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ def main() -> None:
     for row in rows:
         print_row(row)
     record("methods", {"arguments": vars(args), "rows": rows})
+    draw(rows, RESULTS / "methods.svg")
 
 
 def search(job: Job) -> dict[str, Any]:
@@ -169,6 +179,30 @@ def print_row(row: dict[str, Any]) -> None:
     for key, each in row["joint_minus"].items():
         low, high = each.get("ci95_over_seeds", each["ci95_over_images"])
         print(f"   joint - {key}: {100 * each['mean']:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]")
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy on holdout over the share of the GFLOPs, a panel per model."""
+    spaces = list(dict.fromkeys(row["space"] for row in rows))
+    figure = Figure(figsize=(4.2 * len(spaces), 3.8), layout="constrained")
+    for axes, space in zip(figure.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True):
+        mine = [row for row in rows if row["space"] == space]
+        shares = [float(row["budget"].rstrip("%")) for row in mine]
+        unpruned = 100 * mine[0]["accuracy"]["unpruned"]
+        axes.axhline(unpruned, color="0.5", linestyle=":", label="unpruned")
+        for key, (label, colour, marker, line) in LINES.items():
+            values = [(share, 100 * row["accuracy"][key])
+                      for share, row in zip(shares, mine, strict=True) if key in row["accuracy"]]
+            axes.plot(*zip(*values, strict=True), color=colour, marker=marker, linestyle=line,
+                      markersize=5, linewidth=1.2, label=label)  # fmt: skip
+        axes.set_title(space)
+        axes.set_xlabel("GFLOPs, % of the unpruned model")
+        axes.set_ylabel(f"top1 in % on {mine[0]['holdout_images']:,} holdout images")
+        axes.set_ylim(unpruned - 16, unpruned + 1)
+        axes.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize="small")
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
