@@ -34,6 +34,8 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 METHODS = ("zero-tprune", "merge", "any")
+LEAST_SEEDS = 4
+"""Of fewer, the spread between seeds says nothing."""
 JOINT = "any"
 HAND_SET = ("paper_schedule", "tome")
 LINES = {
@@ -165,7 +167,7 @@ def difference(joint: list[Any], other: list[Any]) -> dict[str, Any]:
     out: dict[str, Any] = {
         "seeds": [[pair.difference, *pair.ci95] for pair in paired], "mean": mean,
     }  # fmt: skip
-    if n > 1:
+    if n >= LEAST_SEEDS:
         half = float(student.ppf(0.975, n - 1)) * statistics.stdev(each) / math.sqrt(n)
         out["ci95_over_seeds"] = [mean - half, mean + half]
     spread = np.mean([(pair.ci95[1] - pair.ci95[0]) / 2 for pair in paired])
