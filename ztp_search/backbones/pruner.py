@@ -127,9 +127,9 @@ class AttachedLayer:
         if self.record_tokens:
             self._record(kept)
         x = self.pruner.backbone.select(observation.tokens, kept.layer)
-        return x if kept.merged is None and self.pruner.sizes is None else (
-            self._merge(x, observation.tokens, kept)
-        )
+        if kept.merged is None and self.pruner.sizes is None:
+            return x
+        return self._merge(x, observation.tokens, kept)
 
     def record_all(self, x: Tensor) -> None:
         """Leave the record of a layer that prunes nothing; `x` is what the next block gets."""

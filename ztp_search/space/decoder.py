@@ -136,8 +136,7 @@ class Decoder:
             for name, baseline in BASELINES.items()
             for shape, config in baseline.schedules(self.geometry, self.budget).items()
             if all(
-                getattr(config, field) in self.space.variants.get(field, (choices[0],))
-                for field, choices in self.method.choices.items()
+                getattr(config, field) in self.space.offers(field) for field in self.method.choices
             )
             and all(
                 layer.after_block in shares

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from ztp_search.pruning.config import RETENTION_UNIT, PruningConfig
 from ztp_search.pruning.costs import LayerCost
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.methods import METHODS
+from ztp_search.pruning.rounding import units_within
 from ztp_search.space.space import BlockSpace, SearchSpace
 
 Coordinates = tuple[int, ...]
@@ -86,7 +86,9 @@ class Pricing:
         layers of a configuration are taken to stand at the same one.
         """
         if space.block not in self._layers:
-            low, high = share_units(self.method.shares(space, self.geometry.patch_tokens))
+            shares = self.method.shares(space, self.geometry.patch_tokens)
+            low, high = units_within(shares, RETENTION_UNIT)
+            low = max(1, low)  # a layer keeps something
             ends = [
                 (self.method.range(space, each.name), each.raises_cost)
                 for each in self.method.coordinates
@@ -135,10 +137,3 @@ class Pricing:
             template = self.method.config((), self._widest, variants)
             self._templates[key] = template, self.cost_model.layer_cost(template)
         return self._templates[key]
-
-
-def share_units(share: tuple[float, float]) -> tuple[int, int]:
-    """Least and most share, in units of 1 / RETENTION_UNIT."""
-    low, high = share
-    return (max(1, math.ceil(low * RETENTION_UNIT - 1e-6)),
-            math.floor(high * RETENTION_UNIT + 1e-6))  # fmt: skip

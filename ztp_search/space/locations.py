@@ -11,6 +11,7 @@ from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import RETENTION_UNIT
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.methods.zero_tprune import MERGE_UNIT
+from ztp_search.pruning.rounding import units_within
 from ztp_search.space.draft import Pricing
 from ztp_search.space.space import BlockSpace, SearchSpace
 
@@ -96,11 +97,11 @@ def check_blocks(
         for name, unit in (
             ("retention", RETENTION_UNIT), ("kept", RETENTION_UNIT), ("merge_share", MERGE_UNIT),
         ):  # fmt: skip
-            low, high = getattr(block, name)
-            if math.ceil(low * unit - 1e-6) > math.floor(high * unit + 1e-6):
+            least, most = units_within(getattr(block, name), unit)
+            if least > most:
                 raise SpaceError(
                     f"{space.name}: pruning.{name} {where} hold a multiple of {1 / unit}, but got "
-                    f"{[low, high]}; round its ends"
+                    f"{list(getattr(block, name))}; round its ends"
                 )
         if block.s_tokens[0] > half:
             raise SpaceError(

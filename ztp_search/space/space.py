@@ -184,14 +184,14 @@ class SearchSpace:
             return self
         corner = CORNERS[method]
         offered = {
-            name: value for name, value in corner.variants.items() if value in self._offers(name)
+            name: value for name, value in corner.variants.items() if value in self.offers(name)
         }
         for name in ("similar", "sizes"):
             if name in offered:
                 continue
             raise SpaceError(
                 f"{self.name}: `method` {method} needs pruning.{name} {corner.variants[name]}, but "
-                f"the space has {', '.join(self._offers(name))}; add it, or use another method"
+                f"the space has {', '.join(self.offers(name))}; add it, or use another method"
             )
         if not self._merges(corner.merge_share):
             raise SpaceError(
@@ -211,10 +211,11 @@ class SearchSpace:
 
     def _has(self, corner: Corner) -> bool:
         open_too = any(len(values) > 1 for values in self.variants.values())
-        fits = all(value in self._offers(name) for name, value in corner.variants.items())
+        fits = all(value in self.offers(name) for name, value in corner.variants.items())
         return open_too and fits and self._merges(corner.merge_share)
 
-    def _offers(self, variant: str) -> tuple[str, ...]:
+    def offers(self, variant: str) -> tuple[str, ...]:
+        """What a design variant may be: the default where the space does not state it."""
         return self.variants.get(variant, CHOICES[variant][:1])
 
     def _merges(self, share: float) -> bool:

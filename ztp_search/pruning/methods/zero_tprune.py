@@ -8,7 +8,6 @@ similar kept token instead, as ToMe (Bolya et al., ICLR 2023) does. The tensor f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from ztp_search.errors import ConfigError
 from ztp_search.pruning.config import CHOICES, RETENTION_UNIT, PruningConfig, PruningLayer
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.methods.base import Coordinate, LayerRanges, Method, Sight, Values
-from ztp_search.pruning.rounding import round_half_up
+from ztp_search.pruning.rounding import round_half_up, units_within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,8 +142,7 @@ class ZeroTPrune(Method):
         if coordinate == "s_share":
             return 0, S_SHARE_UNIT
         if coordinate == "merge_share":
-            low, high = ranges.merge_share
-            return math.ceil(low * MERGE_UNIT - 1e-6), math.floor(high * MERGE_UNIT + 1e-6)
+            return units_within(ranges.merge_share, MERGE_UNIT)
         return ranges.wpr_iterations
 
     def plan(
@@ -187,8 +185,7 @@ class ZeroTPrune(Method):
     ) -> PruningLayer | None:
         s_tokens, iterations, merge_share = values
         by_rate = kept + s_tokens
-        low, high = (math.ceil(ranges.retention[0] * RETENTION_UNIT - 1e-6),
-                     math.floor(ranges.retention[1] * RETENTION_UNIT + 1e-6))  # fmt: skip
+        low, high = units_within(ranges.retention, RETENTION_UNIT)
         units = min(max(round_half_up(by_rate / patch_tokens * RETENTION_UNIT), low), high)
         rate = units / RETENTION_UNIT
         least, most = (round_half_up(share * patch_tokens) for share in ranges.kept)
