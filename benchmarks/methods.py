@@ -165,12 +165,12 @@ def difference(joint: list[Any], other: list[Any]) -> dict[str, Any]:
     each = [pair.difference for pair in paired]
     mean, n = statistics.mean(each), len(each)
     out: dict[str, Any] = {
-        "seeds": [[pair.difference, *pair.ci95] for pair in paired], "mean": mean,
+        "seeds": [[pair.difference, *pair.interval] for pair in paired], "mean": mean,
     }  # fmt: skip
     if n >= LEAST_SEEDS:
         half = float(student.ppf(0.975, n - 1)) * statistics.stdev(each) / math.sqrt(n)
         out["ci95_over_seeds"] = [mean - half, mean + half]
-    spread = np.mean([(pair.ci95[1] - pair.ci95[0]) / 2 for pair in paired])
+    spread = np.mean([(pair.interval[1] - pair.interval[0]) / 2 for pair in paired])
     out["ci95_over_images"] = [mean - float(spread), mean + float(spread)]  # as one search has it
     return out
 

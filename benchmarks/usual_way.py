@@ -70,9 +70,9 @@ def main() -> None:
             "times_with_set_up": ours["trials_per_hour_with_set_up"]
             / each["trials_per_hour_with_set_up"],
             "our_winner_minus_theirs": difference.difference,
-            "our_winner_minus_theirs_ci95": list(difference.ci95),
+            "our_winner_minus_theirs_ci95": list(difference.interval),
         }
-        low, high = (100 * bound for bound in difference.ci95)
+        low, high = (100 * bound for bound in difference.interval)
         print(f"against the usual way with the {loader} loader: "
               f"{each['times_the_trials_per_hour']:.1f} times the trials per hour "
               f"({each['times_with_set_up']:.1f} with set-up), winner on holdout "

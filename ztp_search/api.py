@@ -316,12 +316,13 @@ def _file_of_trial(
 
 def _run(settings: SearchSettings, progress: Progress | None) -> SearchResult | FrontResult:
     """Resolve and check, start Ray, import torch, search: in this order, as each takes longer."""
-    from ztp_search.objectives import OBJECTIVES
+    from ztp_search.objectives import OBJECTIVES, SIGNALS
     from ztp_search.racing import RACING
     from ztp_search.samplers import SAMPLERS
 
     _check_name("sampler", settings.sampler, SAMPLERS)
     _check_name("racing", settings.racing, RACING)
+    _check_name("racing_signal", settings.racing_signal, SIGNALS)
     _check_name("objective", settings.objective, OBJECTIVES)
     resolved = resolve_search(settings)
     from ztp_search.driver.start import early_workers

@@ -111,6 +111,42 @@ def test_too_few_images_are_refused_with_numbers_that_would_do(folder, tmp_path,
         prepared(folder, tmp_path, images=0)
 
 
+def test_at_most_takes_what_is_left_beside_the_holdout(folder, tmp_path, decodes):
+    sets = prepared(folder, tmp_path, images=100, holdout=3, at_most=True)
+    plain = prepared(folder, tmp_path / "plain", images=5, holdout=3)
+    assert sets.search.digest == plain.search.digest
+    assert sets.holdout.digest == plain.holdout.digest
+    decodes.clear()
+    prepared(folder, tmp_path, images=100, holdout=3, at_most=True)
+    assert not decodes
+    assert len(prepared(folder, tmp_path, images=4, holdout=3, at_most=True).search) == 4
+    with pytest.raises(DataError, match="`images` 1 . `holdout` 8 must be at most the 8 "
+                                        ".*; use `images` 1 and `holdout` 7"):
+        prepared(folder, tmp_path, images=100, holdout=8, at_most=True)
+
+
+def test_at_most_of_another_split_leaves_the_holdout_alone(tmp_path):
+    root = tmp_path / "images"
+    folder_of(root / "val", ["cat", "dog"], each=2)
+    folder_of(root / "test", ["cat", "dog"], each=3, first=50)
+    sets = prepared(str(root), tmp_path, images=9, holdout=5, at_most=True,
+                    split="val", holdout_split="test")  # fmt: skip
+    assert len(sets.search) == 4 and len(sets.holdout) == 5
+
+
+def test_at_most_counts_distinct_readable_images(tmp_path, decodes):
+    root = tmp_path / "images"
+    folder_of(root, ["cat"], each=6)
+    shutil.copytree(root / "cat", root / "dog")  # each picture twice
+    sets = prepared(str(root), tmp_path, images=100, holdout=2, at_most=True)
+    assert len(sets.search) == 4 and len(sets.holdout) == 2
+    decodes.clear()
+    again = prepared(str(root), tmp_path, images=100, holdout=2, at_most=True)
+    assert again.search.digest == sets.search.digest and not decodes
+    with pytest.raises(DataError, match="at most the 6 distinct readable images"):
+        prepared(str(root), tmp_path, images=100, holdout=6, at_most=True)
+
+
 # Broken images
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Finished
 from helpers.geometries import DIGITS
-from helpers.racing_by_hand import slow_survivors
+from helpers.racing_by_hand import slow_equal, slow_survivors
 from helpers.running import (
     HAND_SET,
     RACE,
@@ -32,7 +32,7 @@ from ztp_search import SearchSettings
 from ztp_search.backbones.loading import load_model
 from ztp_search.cli.main import main
 from ztp_search.driver.evaluator import decode_images
-from ztp_search.driver.packing import unpack_bits, unpack_predictions
+from ztp_search.driver.packing import unpack_bits, unpack_losses, unpack_predictions
 from ztp_search.driver.progress import Progress, Status
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.image_range import ImageRange
@@ -46,7 +46,7 @@ from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import StoredTrial, StudyReader
 
-RUNGS = (64, 128, 256)
+RUNGS = (16, 32, 64, 128, 256)
 
 
 class Interrupted(Exception):
@@ -78,12 +78,18 @@ def race(
 def same_evidence(out: Path, finished: Finished) -> None:
     assert results(stored(out)) == results(stored(finished.out))
     mine, theirs = attributes(out), attributes(finished.out)
-    for name in ("reference", "holdout", "cohorts"):
+    for name in ("reference", "holdout", "cohorts", "scores"):
         assert mine[name] == theirs[name], name
 
 
 def bits(trial: StoredTrial) -> list[bool]:
     seen: list[bool] = unpack_bits(trial.attrs["correct"], trial.attrs["images"]).tolist()
+    return seen
+
+
+def losses(trial: StoredTrial) -> list[int]:
+    seen: list[int] = unpack_losses(trial.attrs["losses"]).tolist()
+    assert len(seen) == trial.attrs["images"]
     return seen
 
 
@@ -110,36 +116,45 @@ def check_cohort(
     trials: list[StoredTrial], before: list[StoredTrial], finalists: int, rule: str = "both"
 ) -> None:
     """Trials of one cohort ended where the rules, written apart and slowly, let them end."""
-    complete = {t.number: bits(t) for t in before if t.state == "complete"}
+    complete = {t.number: losses(t) for t in before if t.state == "complete"}
     alive = {trial.number: trial for trial in trials}
+    seen = RUNGS[-1]
     for rung in RUNGS[:-1]:
         quota = -(-len(trials) // 2 ** (1 + RUNGS.index(rung)))  # a half, a quarter, rounded up
-        cohort = {number: bits(trial)[:rung] for number, trial in alive.items()}
+        cohort = {number: losses(trial)[:rung] for number, trial in alive.items()}
         going = slow_survivors(
             RACING[rule], cohort, complete, quota, finalists, trials[-1].number
         )
         for number in alive.keys() - going:
             assert alive[number].state == "pruned" and alive[number].attrs["images"] == rung
         alive = {number: alive[number] for number in going}
-    assert all(trial.state == "complete" for trial in alive.values())
+        few = rule != "evidence" and 1 < len(alive) <= finalists
+        if few and slow_equal([bits(t)[:rung] for t in alive.values()], len(RUNGS) - 1):
+            seen = rung  # more images would not tell them apart
+            break
+    assert {(trial.state, trial.attrs["images"]) for trial in alive.values()} <= {
+        ("complete", seen)
+    }  # fmt: skip
 
 
 def test_a_race_ends_as_the_rules_say(raced: Finished) -> None:
     trials = stored(raced.out)
     assert [trial.number for trial in trials] == list(range(12))
     assert attributes(raced.out)["cohorts"] == [
-        {"sampler": "hand-set", "start": 0, "stop": 4, "finalists": 3, "exhausted": False},
+        {"sampler": "known", "start": 0, "stop": 4, "finalists": 3, "exhausted": False},
         {"sampler": "monte-carlo", "start": 4, "stop": 12, "finalists": 3, "exhausted": False},
     ]
     check_race(raced.out)
-    # Of four hand-set schedules three go on, as there must be finalists; of eight others half,
-    # and half of these.
+    # Of four hand-set schedules three go on, as there must be finalists, if none is shown to be
+    # worse; of eight others half, half of these, and so on.
     states = [trial.state for trial in trials]
-    assert states[:4].count("complete") == 3 and states[4:].count("complete") == 2
-    assert raced.document["trials"]["pruned"] == states.count("pruned") == 7
-    images = (4 * 64 + 3 * 64 + 3 * 128) + (8 * 64 + 4 * 64 + 2 * 128)
+    assert 1 <= states[:4].count("complete") <= 3 and 1 <= states[4:].count("complete") <= 3
+    assert raced.document["trials"]["pruned"] == states.count("pruned")
+    assert [trial.attrs["images"] for trial in trials].count(16) >= 1 + 4
+    images = sum(trial.attrs["images"] for trial in trials)
     assert raced.document["racing"] == {
-        "rule": "both", "rungs": [64, 128, 256], "image_evaluations": images, "in_full": 12 * 256
+        "rule": "both", "signal": "total-variation", "rungs": list(RUNGS),
+        "image_evaluations": images, "in_full": 12 * 256,
     }  # fmt: skip
 
 
@@ -153,10 +168,10 @@ def test_every_trial_has_its_estimate_and_error(raced: Finished) -> None:
         assert trial.rungs[n] == trial.value
         assert sorted(trial.rungs) == [rung for rung in RUNGS if rung <= n]
         assert trial.attrs["rung"] == RUNGS.index(n)
-        assert 0 < trial.attrs["standard_error"] < 0.1
+        assert 0 < trial.attrs["standard_error"] < 0.3
         # a hand-set schedule comes from no point of the unit cube
         assert (len(trial.attrs["point"]) > 10) != ("hand_set" in trial.attrs)
-        if trial.state == "complete":
+        if n == RUNGS[-1]:
             assert trial.value == correct.mean()
 
 
@@ -167,19 +182,20 @@ def test_hand_set_schedules_race_like_all_others_and_stand_for_their_baseline(
     assert tuple(trials) == HAND_SET
     assert {trial.state for trial in trials.values()} == {"complete", "pruned"}
     stopped = [name for name, trial in trials.items() if trial.state == "pruned"]
-    winner = raced.document["best"]["evidence"]["search"]["top1"]
+    scores = attributes(raced.out)["scores"]
+    winner = scores[str(raced.document["best"]["provenance"]["trial"])]
     reference = attributes(raced.out)["reference"]
     # unpruned, and those that as trials have not seen all images
     assert reference["image_evaluations"] == (1 + len(stopped)) * 256
     for name in BASELINES:
         complete = {
-            shape: trial.value
+            shape: (scores[str(trial.number)], trial.value)
             for shape in ("declining", "constant")
             if (trial := trials[f"{name} {shape}"]).state == "complete"
         }
-        assert winner >= max(complete.values())
+        assert winner >= max([score for score, _ in complete.values()], default=winner)
         if reference[name]["shape"] in complete:
-            assert reference[name]["top1"] == max(complete.values())
+            assert reference[name]["top1"] == max(value for _, value in complete.values())
 
 
 def test_the_winner_saw_all_images_and_stands_beside_its_holdout_estimate(raced: Finished) -> None:
@@ -206,7 +222,7 @@ def test_a_killed_race_goes_on_as_if_undisturbed(raced: Finished, tmp_path: Path
         except StudyError:
             return False
 
-    for rung in (64, 128):
+    for rung in (32, 128):
         with process(*argv_of({**RACE, "out": tmp_path, "workers": 0})) as child:
             until(lambda rung=rung: reached(rung), child)  # type: ignore[misc]
             os.kill(child.pid, signal.SIGKILL)
@@ -216,14 +232,14 @@ def test_a_killed_race_goes_on_as_if_undisturbed(raced: Finished, tmp_path: Path
     same_evidence(tmp_path, raced)
 
 
-@pytest.mark.parametrize("after", [0, 2, 6, 13, 20])
+@pytest.mark.parametrize("after", [0, 6, 13, 17, 24, 30])
 def test_wherever_the_driver_dies_the_race_ends_the_same(
     raced: Finished, tmp_path: Path, after: int
 ) -> None:
     with pytest.raises(Interrupted):
         race(tmp_path, Interrupting(after))
-    # among the hand-set schedules on two of their rungs, and among those that were sampled
-    assert (len(stored(tmp_path)) == len(HAND_SET)) == (after < 10)
+    # among the hand-set schedules on three of their rungs, and among those that were sampled
+    assert (len(stored(tmp_path)) == len(HAND_SET)) == (after < 15)
     race(tmp_path)
     same_evidence(tmp_path, raced)
 
@@ -282,7 +298,7 @@ def test_another_rule_is_refused_on_a_resume(raced: Finished) -> None:
         race(raced.out, racing="halving")
 
 
-LEARNING = ("tpe", "cma-es", "nsga2")
+LEARNING = ("tpe", "cma-es", "nsga2", "surrogate")
 
 
 @pytest.mark.parametrize("sampler", [*LEARNING, "qmc"])
@@ -302,9 +318,8 @@ def test_a_learning_search_resumes_in_the_middle_of_a_generation(
     assert results(stored(tmp_path / "parts")) == results(stored(tmp_path / "whole"))
     plan = attributes(tmp_path / "whole")["cohorts"]
     assert plan == attributes(tmp_path / "parts")["cohorts"]
-    sampled = [(sampler, 12), (sampler, 16)] if sampler in LEARNING else [(sampler, 16)]
     assert [(each["sampler"], each["stop"]) for each in plan] == [
-        ("hand-set", 4), *sampled, ("refine", 20), ("refine", 22)
+        ("known", 4), (sampler, 16), ("refine", 20), ("refine", 22)
     ]  # fmt: skip
 
 
@@ -436,7 +451,7 @@ def test_a_resume_keeps_the_finalists_of_cohorts_that_have_begun(
     raced: Finished, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        race(tmp_path, Interrupting(13))
+        race(tmp_path, Interrupting(17))
     assert {trial.state for trial in stored(tmp_path)[len(HAND_SET) :]} == {"running"}
     race(tmp_path, candidates=1)
     assert results(stored(tmp_path)) == results(stored(raced.out))

@@ -306,3 +306,60 @@ def test_a_runtime_that_this_machine_lacks_is_refused() -> None:
             resolve_runtime("cuda", "auto", 64, 1)
         assert resolve_runtime("auto", "fp32", 64, 2) == Runtime("cpu", "fp32", 64, 2)
     assert resolve_runtime("cpu", "auto", 64, 1).precision in ("fp32", "bf16")
+
+
+TARGETS = np.random.default_rng(1).dirichlet(np.ones(10), 160).astype(np.float32)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_losses_are_half_the_differences_from_the_targets(digits: Digits, precision: str) -> None:
+    worker = model_runner(digits, precision)
+    worker.targets["search"] = TARGETS
+    seen: list[torch.Tensor] = []
+    worker.model.register_forward_hook(lambda _module, _input, output: seen.append(output))
+    result = one(worker, None, "search", 0, 160)
+    outputs = torch.softmax(torch.cat(seen).double(), -1).numpy()
+    expected = [0.5 * sum(abs(p - q)) for p, q in zip(outputs, TARGETS, strict=True)]
+    assert result.losses is not None and result.losses.dtype == np.uint16
+    np.testing.assert_allclose(result.losses / 65535, expected, atol=2e-5)
+    assert one(worker, MILD, "holdout", 0, 64).losses is None  # no targets for these
+
+
+def test_losses_depend_on_nothing_but_image_and_configuration(digits: Digits) -> None:
+    worker = model_runner(digits, batch_size=32)
+    worker.targets["search"] = TARGETS
+    for config in CONFIGS:
+        together, *_ = worker.run([config, *CONFIGS], ImageRange("search", 32, 96))
+        parts = [one(worker, config, "search", a, b).losses for a, b in ((32, 64), (64, 96))]
+        apart = [part.tobytes() for part in parts if part is not None]
+        assert together.losses is not None and together.losses.tobytes() == b"".join(apart)
+
+
+def test_outputs_that_are_not_finite_have_the_highest_loss(digits: Digits) -> None:
+    worker = model_runner(digits)
+    worker.targets["search"] = TARGETS
+    spoiled = torch.tensor([float("nan"), float("inf"), -float("inf")]).repeat(22)[:64]
+
+    def spoil(_module: object, _input: object, output: torch.Tensor) -> torch.Tensor:
+        output[:, 3] = spoiled
+        return output
+
+    worker.model.register_forward_hook(spoil)
+    losses = one(worker, None, "search", 0, 64).losses
+    assert losses is not None and (losses == 65535).all()
+
+
+def test_the_unpruned_model_returns_its_distributions_where_they_are_asked_for(
+    digits: Digits,
+) -> None:
+    worker = model_runner(digits)
+    assert one(worker, None, "search", 0, 64).distributions is None
+    worker.distributions = True
+    unpruned, pruned = worker.run([None, MILD], ImageRange("search", 0, 64))
+    assert pruned.distributions is None and unpruned.distributions is not None
+    assert unpruned.distributions.shape == (64, 10) and unpruned.distributions.dtype == np.float32
+    np.testing.assert_allclose(unpruned.distributions.sum(1), 1, atol=1e-6)
+    worker.targets["search"] = unpruned.distributions
+    again, pruned = worker.run([None, MILD], ImageRange("search", 0, 64))
+    assert again.losses is not None and not again.losses.any()
+    assert pruned.losses is not None and pruned.losses.any()

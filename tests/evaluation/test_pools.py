@@ -36,7 +36,7 @@ CONFIGS = (
 )
 BLOCKS = (("search", 0, 64), ("search", 64, 80), ("holdout", 0, 32))  # in batches of 32
 TOO_DEEP = PruningConfig((PruningLayer(8, 0.5),))
-Plain = dict[tuple[int, str, int], tuple[bytes, int] | Failure]
+Plain = dict[tuple[int, str, int], tuple[bytes, int, bytes] | Failure]
 """By number of the configuration, image set and start."""
 
 
@@ -60,12 +60,15 @@ def tasks(*groups: tuple[int, ...]) -> list[Task]:
     ]
 
 
+TARGETS = np.random.default_rng(0).dirichlet(np.ones(10), 200).astype(np.float32)
+"""What outputs on search images are compared with, (images, classes)."""
 SINGLE = tasks((0,), (1,), (2,), (3,))
 SEVERAL = tasks((2, 0), (1,), (3,)) + tasks((1, 3, 2))[:1]
 
 
 def collected(pool: Pool, tasks: Sequence[Task], kill_after: int | None = None) -> Plain:
     """Results of all tasks; all workers are killed once so many tasks have come in."""
+    pool.hold_targets("search", TARGETS)
     waiting, in_flight, came = list(tasks), 0, 0
     out: Plain = {}
     while waiting or in_flight:
@@ -89,10 +92,11 @@ def collected(pool: Pool, tasks: Sequence[Task], kill_after: int | None = None) 
     return out
 
 
-def plain(result: RangeResult | Failure) -> tuple[bytes, int] | Failure:
+def plain(result: RangeResult | Failure) -> tuple[bytes, int, bytes] | Failure:
     if isinstance(result, Failure):
         return result
-    return result.predictions.tobytes(), result.fallbacks
+    losses = b"" if result.losses is None else result.losses.tobytes()
+    return result.predictions.tobytes(), result.fallbacks, losses
 
 
 def kill_workers() -> int:

@@ -76,6 +76,13 @@ def results(trials: list[StoredTrial]) -> list[tuple[Any, ...]]:
     ]  # fmt: skip
 
 
+def ranked(out: Path, study: str = "s") -> list[StoredTrial]:
+    """The trials that have a score, highest first; of equals the one of least loss."""
+    scores = attributes(out, study)["scores"]
+    trials = [trial for trial in stored(out, study) if str(trial.number) in scores]
+    return sorted(trials, key=lambda t: (-scores[str(t.number)], t.attrs["loss"]))
+
+
 def completions(out: Path) -> dict[int, str]:
     """When each complete trial was stored, by number. Reads and nothing else."""
     url = f"file:{out / 'studies.db'}?mode=ro"

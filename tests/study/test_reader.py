@@ -16,10 +16,11 @@ from helpers.driving import values_as_another_user
 from helpers.studies import PROCESSES, complete, open_study, optuna_study, start, url_of
 
 from ztp_search.errors import StudyError
+from ztp_search.racing import lot
 from ztp_search.study import StudyReader, Update, dashboard_storage, existing
 
 
-def test_best_is_by_value_then_gflops_then_number(tmp_path: Path) -> None:
+def test_best_is_by_value_then_gflops_then_by_lot(tmp_path: Path) -> None:
     with open_study(url_of(tmp_path)) as study:
         stored = [(0.5, 3.0), (0.7, 3.0), (0.7, 2.0), (0.7, 2.0), (0.6, 1.0), (0.9, 1.0), (0.9, 1)]
         for number, (value, gflops) in enumerate(stored):
@@ -27,10 +28,23 @@ def test_best_is_by_value_then_gflops_then_number(tmp_path: Path) -> None:
             if number < 5:
                 complete(study, number, value)
         study.update([Update(5, "pruned", 0.9, {}), Update(6, "running", 0.9, {}, 100)])
-        assert [trial.number for trial in study.best(4)] == [2, 3, 1, 4]
-        assert [trial.number for trial in study.best(99)] == [2, 3, 1, 4, 0]
-        assert study.best(1) == [study.trials()[2]]
+        equal = sorted([2, 3], key=lot)
+        assert [trial.number for trial in study.best(4)] == [*equal, 1, 4]
+        assert [trial.number for trial in study.best(99)] == [*equal, 1, 4, 0]
+        assert study.best(1) == [study.trials()[equal[0]]]
         assert study.best(0) == []
+
+
+def test_best_is_by_score_where_the_driver_has_stored_any(tmp_path: Path) -> None:
+    with open_study(url_of(tmp_path)) as study:
+        losses = [0.1, 0.1, 0.3, 0.2, 0.1]
+        for number, (value, loss) in enumerate(zip((0.9, 0.5, 0.7, 0.7, 0.8), losses, strict=True)):
+            start(study, number)
+            study.update([Update(number, "complete", value, {"loss": loss})])
+        study.set_attribute("scores", {"0": -0.02, "1": 0.01, "2": 0.0, "3": 0.0})
+        # of equal scores the least loss; trial 4 became complete behind the last scores
+        assert [trial.number for trial in study.best(9)] == [1, 3, 2, 0, 4]
+        assert [trial.number for trial in study.best(2)] == [1, 3]
 
 
 def test_best_leaves_out_trials_of_another_program(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -182,8 +183,11 @@ def _holdout_table(holdout: Mapping[str, Any]) -> Table:
             )  # fmt: skip
     table.add_section()
     for finalist in holdout["candidates"]:
-        known = finalist.get("hand_set", "").split(" ")[0]
-        name = f"trial {finalist['trial']}" + (f", {BASELINES[known].label}" if known else "")
+        name = f"trial {finalist['trial']}"
+        if "hand_set" in finalist:
+            name += f", {BASELINES[finalist['hand_set'].split(' ')[0]].label}"
+        elif "enqueued" in finalist:
+            name += f", {Path(finalist['enqueued']).name}"
         table.add_row(
             name, f"{finalist['gflops']['total']:.3g}",
             _percent(finalist[f"search_{objective}"]), _percent(finalist[objective]),

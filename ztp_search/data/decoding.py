@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,6 +50,7 @@ class Request:
     seed: int
     skip_unreadable: bool
     progress: Callable[[int, int], None] | None
+    at_most: bool = False
 
     @property
     def mode(self) -> str:
@@ -58,6 +59,13 @@ class Request:
         if channels not in (1, 3):
             raise DataError(f"images must have 1 or 3 channels, but the model takes {channels}")
         return "L" if channels == 1 else "RGB"
+
+    def fitted(self, sources: Sequence[Source]) -> Request:
+        """With no more search images than the source has beside the holdout, but with one."""
+        if sources[0].sequential:  # its length is not known
+            return self
+        taken = self.holdout if len(sources) == 1 else 0
+        return replace(self, images=max(1, min(self.images, len(sources[0]) - taken)))
 
     def key(self, sources: Sequence[Source], class_map: str | None, num_classes: int) -> str:
         """Name of the folder: a digest of the request and of what stands behind the sources."""
@@ -78,6 +86,17 @@ def make_stores(path: Path, request: Request, sources: Sequence[Source]) -> None
     Raises:
         DataError: There are too few images, one cannot be read, or the disk is full.
     """
+    try:
+        _make_stores(path, request, sources)
+    except _TooFew as few:
+        # a stream, or images that are there twice or cannot be read
+        taken = request.holdout if len(sources) == 1 else 0
+        if not (request.at_most and few.source is sources[0] and few.found > taken):
+            raise
+        _make_stores(path, replace(request, images=few.found - taken), sources)
+
+
+def _make_stores(path: Path, request: Request, sources: Sequence[Source]) -> None:
     images = {"search": request.images, "holdout": request.holdout}
     if len(sources) == 1:
         shares = [(sources[0], images)]
@@ -99,6 +118,15 @@ def make_stores(path: Path, request: Request, sources: Sequence[Source]) -> None
             before += found
 
 
+class _TooFew(DataError):
+    """A source has fewer images, so many, than are asked for."""
+
+    def __init__(self, source: Source, found: int, message: str) -> None:
+        super().__init__(message)
+        self.source = source
+        self.found = found
+
+
 def _check_enough(source: Source, available: int, counts: Mapping[str, int]) -> None:
     """Refuse a source with fewer images than its stores are to have together.
 
@@ -107,13 +135,13 @@ def _check_enough(source: Source, available: int, counts: Mapping[str, int]) -> 
     need = sum(counts.values())
     if available >= need:
         return
-    search = available * counts.get("search", 0) // need
+    search = max(available * counts["search"] // need, 1) if "search" in counts else 0
     fits = {"search": search, "holdout": available - search}
     settings = {name: _SETTINGS[name] for name, count in counts.items() if count}
     asked = " + ".join(f"`{setting}` {counts[name]}" for name, setting in settings.items())
     fix = " and ".join(f"`{setting}` {fits[name]}" for name, setting in settings.items())
-    raise DataError(f"{asked} must be at most the {available} distinct readable images of "
-                    f"{source.title}; use {fix}")
+    raise _TooFew(source, available, f"{asked} must be at most the {available} distinct readable "
+                  f"images of {source.title}; use {fix}")
 
 
 def _samples(source: Source, need: int, request: Request, chosen: set[bytes]) -> Iterator[Sample]:

@@ -122,6 +122,7 @@ def prepare(
     num_classes: int,
     cache_dir: Path,
     skip_unreadable: bool = False,
+    at_most: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSets:
     """Choose images, decode them and store them, or open them where that has been done before.
@@ -139,6 +140,8 @@ def prepare(
         num_classes: How many outputs the model has.
         cache_dir: Folder of all stores.
         skip_unreadable: Pass over images that cannot be read, instead of refusing them.
+        at_most: Be content with fewer search images, where the data set has no more beside the
+            holdout.
         progress: Called with the number of images decoded so far and in all.
 
     Raises:
@@ -148,7 +151,9 @@ def prepare(
     if images < 1 or holdout < 0:
         raise DataError(f"`images` must be 1 or more and `holdout` 0 or more, "
                         f"but got {images} and {holdout}")
-    request = Request(_canonical(data_config), images, holdout, seed, skip_unreadable, progress)
+    request = Request(
+        _canonical(data_config), images, holdout, seed, skip_unreadable, progress, at_most
+    )
     splits = [spec.split]
     if spec.holdout_split is not None and holdout > 0:
         splits.append(spec.holdout_split)
@@ -156,6 +161,8 @@ def prepare(
         open_source(spec, split, num_classes=num_classes, input_mode=request.mode)
         for split in splits
     ]
+    if at_most:
+        request = request.fitted(sources)
     path = Path(cache_dir) / request.key(sources, spec.class_map, num_classes)
     if not path.exists():
         make_stores(path, request, sources)

@@ -8,18 +8,33 @@ results that are stored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ztp_search.driver.evaluator import Evaluator, failure_error
 from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.scheduler import Configs, Outcome
 from ztp_search.evaluation.tasks import Failure
-from ztp_search.racing import Correct, Racing, promotion_quota, remaining_evaluations, survivors
+from ztp_search.racing import (
+    Racing,
+    Results,
+    promotion_quota,
+    remaining_evaluations,
+    shown_equal,
+    survivors,
+)
 from ztp_search.study import StudyDriver, Update
 
 KIND = "trial"
-STOPPED_PER_UPDATE = 64
-"""Stopped trials that are stored together with the next results: a few milliseconds."""
+DECIDED_PER_UPDATE = 64
+"""Trials whose end is stored together with the next results: a few milliseconds."""
+
+
+class Wave(NamedTuple):
+    """New trials: about how many, and their starts, some at a time as workers have time."""
+
+    trials: int
+    starts: Iterator[Sequence[RacingTrial]]
 
 
 class Cohort:
@@ -29,14 +44,13 @@ class Cohort:
         evaluator: evaluates them.
         study: stores what comes of them.
         racing: the rules that say who goes on.
-        complete: scores of trials that were complete before this cohort, by number.
+        rungs: images that a trial has seen after each rung.
+        complete: results of trials that were complete before this cohort, by number.
         finalists: so many of the study's best trials are never stopped by halving.
-        planned: how many trials are to race; `trials` grows to that during the first rung.
         trials: those that were started before (of a resumed study).
 
     Attributes:
         trials: by number.
-        rungs: images that a trial has seen after each rung.
         rung: the rung that is being climbed, from 0.
         running: trials that are still racing.
         climbed: of those running, how many have seen this rung's images.
@@ -47,9 +61,9 @@ class Cohort:
         evaluator: Evaluator,
         study: StudyDriver,
         racing: Racing,
-        complete: Mapping[int, Correct],
+        rungs: Sequence[int],
+        complete: Mapping[int, Results],
         finalists: int,
-        planned: int,
         trials: Iterable[RacingTrial] = (),
     ) -> None:
         self.evaluator = evaluator
@@ -57,16 +71,19 @@ class Cohort:
         self.racing = racing
         self.complete = complete
         self.finalists = finalists
-        self.planned = planned
-        self.rungs = racing.rungs(evaluator.image_count("search"), evaluator.runtime.batch_size)
+        self.rungs = rungs
         self.trials = {trial.number: trial for trial in trials}
         self.rung = 0
         self.running = sum(trial.state == "running" for trial in self.trials.values())
         self.climbed = 0
-        self._stopped: list[Update] = []  # by the last decision, and not stored yet
+        self._decided: list[Update] = []  # at the last decision, and not stored yet
 
-    def run(self, more: Iterator[Sequence[RacingTrial]]) -> Iterator[list[RacingTrial]]:
-        """Race all trials, and those that `more` starts as workers have time for them.
+    def run(self, waves: Iterator[Wave]) -> Iterator[list[RacingTrial]]:
+        """Race all trials, and those that `waves` start.
+
+        Args:
+            waves: Of new trials. The next one is asked for when all trials before it have been on
+                the first rung.
 
         Yields:
             The trials that have become complete since the last time (often none), each time that
@@ -76,13 +93,14 @@ class Cohort:
             ZtpError: a configuration needs more memory than there is.
             WorkerError: workers are lost for good.
         """
-        yield from self._climb(0, more)
+        for wave in waves:
+            yield from self._climb(0, wave)
         for rung in range(1, len(self.rungs)):
-            self._stop_losers(rung - 1)
-            yield from self._climb(rung, iter(()))
-            while self._stopped:
-                self.study.update(self._some_stopped())
-                yield []
+            if self._settled(self._stop_losers(rung - 1)):
+                break
+            yield from self._climb(rung, Wave(0, iter(())))
+            yield from self._store_decided()
+        yield from self._store_decided()
 
     def remaining_images(self) -> float:
         """Image evaluations that the trials still need, if halving alone decides."""
@@ -94,10 +112,8 @@ class Cohort:
     def _images_before(self, rung: int) -> int:
         return self.rungs[rung - 1] if rung else 0
 
-    def _climb(
-        self, rung: int, more: Iterator[Sequence[RacingTrial]]
-    ) -> Iterator[list[RacingTrial]]:
-        """Evaluate all that are still running on the images of a rung."""
+    def _climb(self, rung: int, wave: Wave) -> Iterator[list[RacingTrial]]:
+        """Evaluate all that are still running on the images of a rung, and a wave of new ones."""
         images = ImageRange("search", self._images_before(rung), self.rungs[rung])
         self.rung = rung
         self.climbed = sum(
@@ -109,16 +125,15 @@ class Cohort:
             for trial in self.trials.values()
             if trial.state == "running" and trial.images_seen == images.start
         }
-        through = len(self.trials) - len(waiting)
 
         def source() -> Iterator[Configs]:
             yield waiting
-            for trials in more:
+            for trials in wave.starts:
                 self.trials.update((trial.number, trial) for trial in trials)
                 self.running += len(trials)
                 yield {(KIND, trial.number): trial.config for trial in trials}
 
-        expected = self.planned - through if rung == 0 else 0
+        expected = len(waiting) + wave.trials
         for completed in self.evaluator.evaluate(source(), images, expected):
             if not completed.outcomes:
                 continue
@@ -126,8 +141,9 @@ class Cohort:
                 self._take(self.trials[number], rung, outcome)
                 for (_, number), outcome in completed.outcomes.items()
             ]
-            self.study.update(updates + self._some_stopped())
-            yield [self.trials[each.number] for each in updates if each.state == "complete"]
+            updates += self._some_decided()
+            self.study.update(updates)
+            yield self._complete_of(updates)
 
     def _take(self, trial: RacingTrial, rung: int, outcome: Outcome | Failure) -> Update:
         """Take in what a trial gave on a rung, and say what is stored of it."""
@@ -148,15 +164,15 @@ class Cohort:
             self.climbed += 1
         return Update(trial.number, trial.state, trial.value, attrs, trial.images_seen)
 
-    def _stop_losers(self, rung: int) -> None:
-        """Stop the trials that do not go on from a rung; those of a resumed study are stopped.
+    def _stop_losers(self, rung: int) -> list[RacingTrial]:
+        """Stop the trials that do not go on from a rung, and return those that do.
 
         That they are stopped is stored while the next rung runs, so that workers need not wait;
         should it be lost, it follows from the results.
         """
         images = self.rungs[rung]
         reached = {
-            number: trial.correct[:images]
+            number: trial.results.first(images)
             for number, trial in self.trials.items()
             if trial.images_seen >= images
         }
@@ -164,14 +180,42 @@ class Cohort:
             self.racing, reached, self.complete, promotion_quota(len(self.trials), rung),
             self.finalists, max(self.trials, default=0),
         )  # fmt: skip
-        for number in reached.keys() - surviving:
-            trial = self.trials[number]
-            if trial.state == "running" and trial.images_seen == images:
-                trial.state = "pruned"
-                self.running -= 1
-                self._stopped.append(Update(number, "pruned", trial.value, {}, None))
+        for number in sorted(reached.keys() - surviving):
+            self._end(self.trials[number], images, "pruned")
+        return [self.trials[number] for number in sorted(surviving)]
 
-    def _some_stopped(self) -> list[Update]:
-        some = self._stopped[:STOPPED_PER_UPDATE]
-        self._stopped = self._stopped[STOPPED_PER_UPDATE:]
+    def _settled(self, surviving: Sequence[RacingTrial]) -> bool:
+        """Whether only finalists are left and more images would not tell them apart.
+
+        Then they are complete on the images that they have seen.
+        """
+        if not self.racing.halving or not 1 < len(surviving) <= self.finalists:
+            return False
+        images = self.rungs[self.rung]
+        finalists = [trial.results.first(images) for trial in surviving]
+        if not shown_equal(finalists, looks=len(self.rungs) - 1):
+            return False
+        for trial in surviving:
+            self._end(trial, images, "complete")
+        return True
+
+    def _end(self, trial: RacingTrial, images: int, state: str) -> None:
+        """End a trial on a rung of so many images, unless it was ended before, or went on."""
+        if trial.state == "running" and trial.images_seen == images:
+            trial.state = state
+            self.running -= 1
+            self._decided.append(Update(trial.number, state, trial.value, {}, None))
+
+    def _store_decided(self) -> Iterator[list[RacingTrial]]:
+        while self._decided:
+            updates = self._some_decided()
+            self.study.update(updates)
+            yield self._complete_of(updates)
+
+    def _some_decided(self) -> list[Update]:
+        some = self._decided[:DECIDED_PER_UPDATE]
+        self._decided = self._decided[DECIDED_PER_UPDATE:]
         return some
+
+    def _complete_of(self, updates: Iterable[Update]) -> list[RacingTrial]:
+        return [self.trials[each.number] for each in updates if each.state == "complete"]

@@ -164,5 +164,5 @@ def _record(objective: str, correct: Correct, against: Mapping[str, Correct]) ->
     for name, other in against.items():
         difference = paired_difference(correct, other)
         record[f"minus_{name}"] = difference.difference
-        record[f"minus_{name}_ci95"] = list(difference.ci95)
+        record[f"minus_{name}_ci95"] = list(difference.interval)
     return record

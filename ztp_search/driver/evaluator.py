@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,14 +14,26 @@ from ztp_search.backbones import geometry_of
 from ztp_search.backbones.loading import LoadedModel, load_model
 from ztp_search.data import ImageSets, ImageStore, prepare
 from ztp_search.driver.progress import Progress
-from ztp_search.driver.unpruned_cache import read_unpruned, unpruned_path, write_unpruned
+from ztp_search.driver.unpruned_cache import (
+    distributions_path,
+    read_array,
+    unpruned_path,
+    write_array,
+)
 from ztp_search.errors import DataError, WorkerError, ZtpError
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.scheduler import Completed, Configs, Outcome, Scheduler
 from ztp_search.evaluation.tasks import Failure, Job, Pool
-from ztp_search.objectives import OBJECTIVES, Objective, Predictions
+from ztp_search.objectives import (
+    OBJECTIVES,
+    SIGNALS,
+    Distributions,
+    Objective,
+    Predictions,
+    Signal,
+)
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.racing import Correct
 from ztp_search.settings import Sources, WorkerOptions
@@ -39,17 +52,23 @@ def decode_images(sources: Sources, loaded: LoadedModel, progress: Progress) -> 
         num_classes=num_classes,
         cache_dir=sources.cache_dir,
         skip_unreadable=sources.skip_unreadable,
+        at_most=sources.images_at_most,
         progress=progress.images,
     )
 
 
-def check_labels(images: ImageSets, objective: Objective) -> None:
-    """Refuse images without labels where the objective needs them.
+def check_labels(images: ImageSets, objective: Objective, signal: Signal) -> None:
+    """Refuse images without labels where the objective or the racing signal needs them.
 
     Raises:
         DataError: says why there are none.
     """
     if not objective.needs_labels:
+        if signal.needs_labels and (images.unlabelled or (images.search.labels < 0).any()):
+            raise DataError(
+                f"`racing_signal` {signal.name} needs a label for every image, but there are "
+                "images without; use `racing_signal` total-variation"
+            )
         return
     unknown = sum(int((store.labels < 0).sum()) for store in (images.search, images.holdout))
     if unknown and not images.unlabelled:
@@ -88,6 +107,7 @@ class Evaluator:
         objective: a name of `OBJECTIVES`.
         workers: how many, and where.
         progress: receives stages, notes and counts.
+        signal: a name of `SIGNALS`: what outputs on search images are compared with.
 
     Attributes:
         geometry: the model's sizes.
@@ -104,17 +124,20 @@ class Evaluator:
         objective: str,
         workers: WorkerOptions,
         progress: Progress,
+        signal: str = "correct",
     ) -> None:
         self.sources = sources
         self.loaded = loaded
         self.images = images
         self.runtime = runtime
         self.objective = OBJECTIVES[objective]
+        self.signal = SIGNALS[signal]
         self.workers = workers
         self.progress = progress
         self.geometry = geometry_of(loaded.model)
         self.image_evaluations = 0
         self._unpruned: dict[str, Predictions] = {}
+        self._holds_targets = False
         self._pool: Pool | None = None
         self._scheduler = Scheduler(self.pool, runtime.batch_size)
 
@@ -170,18 +193,45 @@ class Evaluator:
     def unpruned(self, image_set: str) -> Predictions:
         """The unpruned model's predictions on an image set, evaluated once and kept on disk."""
         if image_set not in self._unpruned:
-            path = unpruned_path(
-                self.sources.cache_dir, self.sources.model, self.loaded, self.geometry,
-                self.store(image_set), self.runtime,
-            )  # fmt: skip
-            predictions = read_unpruned(path, self.image_count(image_set))
+            path, images = self._unpruned_path(image_set), self.image_count(image_set)
+            predictions = read_array(path, np.int32, images)
             if predictions is None:
-                stage = "evaluating the unpruned model"
-                ((_, outcome),) = self.outcomes(image_set, {"unpruned": None}, stage)
-                predictions = outcome.predictions
-                write_unpruned(path, predictions)
+                predictions = self._evaluate_unpruned(image_set).predictions
             self._unpruned[image_set] = predictions
         return self._unpruned[image_set]
+
+    def hold_targets(self) -> None:
+        """Have the workers compare what trials give on search images with what they should give.
+
+        From then on, outcomes on search images have losses, unless the signal has no use for any.
+        """
+        if self._holds_targets or self.signal.name == "correct":
+            return
+        path = distributions_path(self._unpruned_path("search"))
+        unpruned: Distributions | None = read_array(path, np.float32, self.image_count("search"))
+        if unpruned is None:
+            unpruned = self._evaluate_unpruned("search").distributions
+            assert unpruned is not None  # as workers are asked for them
+        targets = self.signal.targets(unpruned, self.labels("search"))
+        assert targets is not None
+        self.pool().hold_targets("search", targets)
+        self._holds_targets = True
+
+    def _evaluate_unpruned(self, image_set: str) -> Outcome:
+        """The unpruned model's outcome on an image set, which is kept on disk."""
+        stage = "evaluating the unpruned model"
+        ((_, outcome),) = self.outcomes(image_set, {"unpruned": None}, stage)
+        path = self._unpruned_path(image_set)
+        write_array(path, outcome.predictions)
+        if outcome.distributions is not None and image_set == "search":
+            write_array(distributions_path(path), outcome.distributions)
+        return outcome
+
+    def _unpruned_path(self, image_set: str) -> Path:
+        return unpruned_path(
+            self.sources.cache_dir, self.sources.model, self.loaded, self.geometry,
+            self.store(image_set), self.runtime,
+        )  # fmt: skip
 
     def evaluate(
         self, source: Iterator[Configs], images: ImageRange, expected: int = 0
@@ -231,6 +281,7 @@ class Evaluator:
             runtime=self.runtime,
             objective=self.objective.name,
             cache_bytes=self.workers.cache_bytes,
+            distributions=self.signal.name != "correct",
         )
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ztp_search.objectives import Predictions
-from ztp_search.racing import Correct
+from ztp_search.racing import Correct, Losses
 
 
 def pack(array: npt.NDArray[Any]) -> str:
-    """Compress an array of booleans or int32 into text."""
+    """Compress an array of booleans, int32 or uint16 into text."""
     data = np.packbits(array).tobytes() if array.dtype == np.bool_ else array.tobytes()
     return base64.b64encode(zlib.compress(data, 9)).decode()
 
@@ -28,3 +28,8 @@ def unpack_bits(text: str, images: int) -> Correct:
 def unpack_predictions(text: str) -> Predictions:
     """Return the int32 that `pack` wrote, (images,)."""
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.int32)
+
+
+def unpack_losses(text: str) -> Losses:
+    """Return the uint16 that `pack` wrote, (images,)."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint16)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ztp_search.driver.packing import pack, unpack_bits
+from ztp_search.driver.packing import pack, unpack_bits, unpack_losses
 from ztp_search.evaluation.scheduler import Outcome
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.racing import Correct, estimate, paired_difference
+from ztp_search.racing import NOTHING, Correct, Results, estimate, paired_difference
 from ztp_search.study import StoredTrial
 
 
@@ -24,9 +22,9 @@ class RacingTrial:
         point: of the unit cube, from which `config` was decoded.
         state: "running", "complete", "pruned" or "failed".
         value: the estimate of its accuracy; None before the first rung and where it failed.
-        sampler_value: what samplers are given instead, one standard error below `value`: trials
-            that were stopped early look better by chance than those that were not.
-        correct: score per image seen, (images_seen,).
+        sampler_value: what samplers are given: minus the mean loss, or without losses one standard
+            error below `value`, as trials that were stopped early look better by chance.
+        results: of the images seen.
         fallbacks: images for which the head filter left no head.
         seconds: of forward passes.
     """
@@ -37,7 +35,7 @@ class RacingTrial:
     state: str = "running"
     value: float | None = None
     sampler_value: float | None = None
-    correct: Correct = field(default_factory=lambda: np.zeros(0, np.bool_))
+    results: Results = NOTHING
     fallbacks: int = 0
     seconds: float = 0.0
 
@@ -47,11 +45,17 @@ class RacingTrial:
         trial = cls(stored.number, stored.config, tuple(stored.attrs["point"]), stored.state)
         images = stored.attrs.get("images", 0)
         if images:
-            trial.correct = unpack_bits(stored.attrs["correct"], images)
+            losses = stored.attrs.get("losses")
+            trial.results = Results(
+                unpack_bits(stored.attrs["correct"], images),
+                None if losses is None else unpack_losses(losses),
+            )
             trial.fallbacks = round(stored.attrs["fallback_share"] * images)
             trial.seconds = stored.attrs["evaluation_seconds"]
             trial.value = stored.rungs[images] if stored.value is None else stored.value
-            trial.sampler_value = trial.value - stored.attrs["standard_error"]
+            trial.sampler_value = _sampler_value(
+                trial.results, trial.value, stored.attrs["standard_error"]
+            )
         if stored.state == "failed":
             trial.value = trial.sampler_value = None
         return trial
@@ -59,7 +63,7 @@ class RacingTrial:
     @property
     def images_seen(self) -> int:
         """Images that the trial was evaluated on so far."""
-        return len(self.correct)
+        return len(self.results)
 
     def fail(self) -> None:
         """Mark the trial as failed; its estimate is worth nothing then."""
@@ -76,20 +80,27 @@ class RacingTrial:
         Returns:
             The attributes that the database keeps of the trial's results so far.
         """
-        self.correct = np.concatenate([self.correct, correct])
+        self.results = results = self.results.then(Results(correct, outcome.losses))
         self.fallbacks += outcome.fallbacks
         self.seconds += outcome.seconds
         images = self.images_seen
-        estimated = estimate(self.correct, unpruned)
-        difference = paired_difference(self.correct, unpruned[:images])
+        estimated = estimate(results.correct, unpruned)
+        difference = paired_difference(results.correct, unpruned[:images])
         self.value = estimated.value
-        self.sampler_value = estimated.value - estimated.standard_error
-        return {
+        self.sampler_value = _sampler_value(results, self.value, estimated.standard_error)
+        attrs = {
             "images": images,
             "standard_error": estimated.standard_error,
             "minus_unpruned": difference.difference,
-            "minus_unpruned_ci95": list(difference.ci95),
+            "minus_unpruned_ci95": list(difference.interval),
             "fallback_share": self.fallbacks / images,
             "evaluation_seconds": self.seconds,
-            "correct": pack(self.correct),
+            "correct": pack(results.correct),
         }
+        if results.losses is not None:
+            attrs |= {"loss": results.loss, "losses": pack(results.losses)}
+        return attrs
+
+
+def _sampler_value(results: Results, value: float, standard_error: float) -> float:
+    return value - standard_error if results.losses is None else -results.loss

@@ -19,13 +19,13 @@ from ztp_search.backbones.loading import load_model
 from ztp_search.driver.confirm import confirm_finalists, evaluate_baselines, evaluate_unpruned
 from ztp_search.driver.evaluator import Evaluator, check_labels, decode_images
 from ztp_search.driver.progress import Progress
-from ztp_search.driver.trials import TrialRunner
+from ztp_search.driver.trials import TrialRunner, check_enqueued
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import Runtime, resolve_runtime
-from ztp_search.objectives import OBJECTIVES
+from ztp_search.objectives import OBJECTIVES, SIGNALS
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.geometry import Geometry
-from ztp_search.racing import RACING
+from ztp_search.racing import RACING, first_rung
 from ztp_search.results.front_result import FrontResult
 from ztp_search.results.search_result import SearchResult, search_result
 from ztp_search.settings import ResolvedSearch
@@ -51,13 +51,15 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
     loaded = load_model(sources.model, data_overrides=sources.data_overrides)
     geometry = geometry_of(loaded.model)
     decoders = {budget: _decoder(settings, geometry, budget) for budget in settings.studies}
+    check_enqueued(settings.enqueued, list(decoders.values()))
     runtime = _runtime(settings)
     images = decode_images(sources, loaded, progress)
-    check_labels(images, OBJECTIVES[settings.objective])
+    check_labels(images, OBJECTIVES[settings.objective], SIGNALS[settings.racing_signal])
     with ExitStack() as held:
         evaluator = held.enter_context(
             Evaluator(
-                sources, loaded, images, runtime, settings.objective, settings.workers, progress
+                sources, loaded, images, runtime, settings.objective, settings.workers, progress,
+                settings.racing_signal,
             )
         )
         studies = {
@@ -88,13 +90,24 @@ def _search(
     """One budget: references, trials, confirmation."""
     study.take_turn()
     evaluate_unpruned(evaluator, study)
-    TrialRunner(settings, evaluator, study, decoder, seconds).run()
+    rungs = _rungs(settings, evaluator)
+    TrialRunner(settings, evaluator, study, decoder, rungs, seconds).run()
     finalists = study.best(settings.candidates)
     if not finalists:
         raise StudyError(_nothing_complete(study))
     evaluate_baselines(evaluator, study, decoder.budget)
     if evaluator.image_count("holdout"):
         confirm_finalists(evaluator, study, finalists)
+
+
+def _rungs(settings: ResolvedSearch, evaluator: Evaluator) -> tuple[int, ...]:
+    """How many images a trial has seen after each rung."""
+    first = first_rung(
+        evaluator.runtime.batch_size,
+        losses=settings.racing_signal != "correct",
+        on_cpu=evaluator.runtime.device == "cpu",
+    )
+    return RACING[settings.racing].rungs(evaluator.image_count("search"), first)
 
 
 def _decoder(settings: ResolvedSearch, geometry: Geometry, budget: str) -> Decoder:
@@ -125,13 +138,16 @@ def _open_study(
 ) -> StudyDriver:
     """Open the study under the contract that a resume must match."""
     loaded, images = evaluator.loaded, evaluator.images
-    rungs = RACING[settings.racing].rungs(len(images.search), evaluator.runtime.batch_size)
     contract = {
         **settings.contract(),
         "geometry": dataclasses.asdict(evaluator.geometry),
         "weights_sha256": loaded.weights_sha256,
         "budget": dataclasses.asdict(decoder.budget),
-        "racing": {"rule": settings.racing, "rungs": list(rungs)},
+        "racing": {
+            "rule": settings.racing,
+            "signal": settings.racing_signal,
+            "rungs": list(_rungs(settings, evaluator)),
+        },
         "images": {"count": len(images.search), "sha256": images.search.digest},
         "holdout": {"count": len(images.holdout), "sha256": images.holdout.digest},
         "runtime": dataclasses.asdict(evaluator.runtime),

@@ -28,6 +28,9 @@ def work_is_left(settings: ResolvedSearch) -> bool:
                     )
                 study.check(settings.contract())
             left |= study is None or study.finished() < settings.trials + settings.refine
+            if study is not None and settings.enqueued:
+                known = {trial.config for trial in study.trials()}
+                left |= any(config not in known for config in settings.enqueued.values())
     return left
 
 

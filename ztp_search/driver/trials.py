@@ -8,23 +8,62 @@ only add to them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from ztp_search.driver.cohort import Cohort
+from ztp_search.driver.cohort import Cohort, Wave
 from ztp_search.driver.evaluator import Evaluator
 from ztp_search.driver.progress import Status
 from ztp_search.driver.racing_trial import RacingTrial
+from ztp_search.errors import ConfigError
+from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import cost_dict, flops
-from ztp_search.racing import RACING, Correct, remaining_evaluations
-from ztp_search.samplers import SAMPLERS, HandSet, Refine, Sampler
+from ztp_search.racing import RACING, Results, predicted_differences, remaining_evaluations
+from ztp_search.samplers import SAMPLERS, Known, Refine, Sampler
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import NewTrial, StudyDriver
 
-HAND_SET, REFINE = "hand-set", "refine"
+KNOWN, REFINE = "known", "refine"
 CHUNK_PER_WORKER, SMALLEST_CHUNK, LARGEST_CHUNK = 16, 32, 256
 """Trials that are proposed and started at a time: two tenths of a second of the driver at most."""
+
+
+def known_configs(
+    enqueued: Mapping[str, PruningConfig], decoder: Decoder
+) -> dict[PruningConfig, dict[str, str]]:
+    """What is known beforehand and meets the budget, with where it comes from.
+
+    The enqueued configurations first, then the hand-set schedules.
+    """
+    known: dict[PruningConfig, dict[str, str]] = {}
+    for name, config in enqueued.items():
+        if not decoder.refusal(config):
+            known.setdefault(config, {})["enqueued"] = name
+    for name, config in decoder.hand_set().items():
+        known.setdefault(config, {})["hand_set"] = name
+    return known
+
+
+def check_enqueued(
+    enqueued: Mapping[str, PruningConfig], decoders: Collection[Decoder]
+) -> None:
+    """Refuse what can be a trial under none of the budgets.
+
+    Raises:
+        ConfigError: names the file and why.
+    """
+    for name, config in enqueued.items():
+        reasons = []
+        for decoder in decoders:
+            try:
+                reasons.append(decoder.refusal(config))
+            except ConfigError as error:
+                raise ConfigError(f"`enqueue` {name} does not fit the model: {error}") from None
+        if all(reasons):
+            raise ConfigError(
+                f"`enqueue` {name} can be no trial of this search: {reasons[0]}; give another file"
+            )
 
 
 @dataclass(slots=True)
@@ -32,8 +71,8 @@ class CohortPlan:
     """Trials start to stop - 1 are one cohort.
 
     Attributes:
-        sampler: proposes them; "hand-set" the schedules that are known beforehand, "refine" what
-            lies around the best.
+        sampler: proposes them; "known" what is known beforehand, "refine" what lies around the
+            best.
         start, stop: trial numbers.
         finalists: as it was asked for when the cohort began.
         exhausted: the cohort ended because the sampler found no further configuration, and so is
@@ -55,6 +94,7 @@ class TrialRunner:
         evaluator: evaluates them.
         study: holds those that were run before, and stores the new ones.
         decoder: turns the samplers' points into configurations that meet the budget.
+        rungs: images that a trial has seen after each rung.
         seconds: after which nothing new starts, except the first chunk of a study; None: no limit.
     """
 
@@ -64,6 +104,7 @@ class TrialRunner:
         evaluator: Evaluator,
         study: StudyDriver,
         decoder: Decoder,
+        rungs: Sequence[int],
         seconds: float | None,
     ) -> None:
         self.settings = settings
@@ -71,22 +112,19 @@ class TrialRunner:
         self.study = study
         self.seconds = seconds
         self.racing = RACING[settings.racing]
+        self.rungs = rungs
         self.plans = [CohortPlan(**each) for each in study.attributes().get("cohorts", [])]
         seed = settings.sources.seed
         proposed: set[bytes] = set()
-        self.schedules = {config: name for name, config in decoder.hand_set().items()}
-        hand_set = HandSet(decoder, seed, proposed, list(self.schedules))
-        known = min(len(hand_set.configs), settings.trials)
-        self.requested = {
-            HAND_SET: known, settings.sampler: settings.trials - known, REFINE: settings.refine,
-        }  # fmt: skip
+        self.known = known_configs(settings.enqueued, decoder)
+        self.queue = Known(decoder, seed, proposed, list(self.known))
         self.samplers: dict[str, Sampler] = {
-            HAND_SET: hand_set,
+            KNOWN: self.queue,
             settings.sampler: SAMPLERS[settings.sampler](decoder, seed, proposed),
             REFINE: Refine(decoder, seed, proposed),
         }
         self.stored = {trial.number: RacingTrial.from_stored(trial) for trial in study.trials()}
-        self.complete: dict[int, Correct] = {}
+        self.complete: dict[int, Results] = {}
         self.best: tuple[int, float] | None = None
         self.finished = 0
         self._began = time.monotonic()
@@ -101,26 +139,41 @@ class TrialRunner:
         """
         for plan in self._cohorts():
             self._race(plan)
+        self._store_scores()
 
     def _cohorts(self) -> Iterator[CohortPlan]:
         """Those that are stored, then those that are missing."""
         yield from list(self.plans)
         while True:
-            planned = {
-                name: sum(plan.stop - plan.start for plan in self.plans if plan.sampler == name)
-                for name in self.samplers
-            }
-            missing = {name: count - planned[name] for name, count in self.requested.items()}
+            missing = self._missing()
             exhausted = {plan.sampler for plan in self.plans if plan.exhausted}
             left = [name for name, n in missing.items() if n > 0 and name not in exhausted]
             if not left or (self.plans and self._seconds_left() == 0.0):
                 return
-            size = self.samplers[left[0]].generation or missing[left[0]]
+            size = missing[left[0]]
+            if left[0] == REFINE:  # a generation's parents are the best of the race before
+                size = min(size, Refine.generation)
             start = self.plans[-1].stop if self.plans else 0
-            stop = start + min(size, missing[left[0]])
-            self.plans.append(CohortPlan(left[0], start, stop, self.settings.candidates))
+            self.plans.append(CohortPlan(left[0], start, start + size, self.settings.candidates))
             self._store_plans()
             yield self.plans[-1]
+
+    def _missing(self) -> dict[str, int]:
+        """How many trials each sampler has yet to propose.
+
+        What is enqueued is always tried; of the hand-set schedules so many as `trials` has room
+        for, and the rest of `trials` is the sampler's.
+        """
+        refined = sum(plan.stop - plan.start for plan in self.plans if plan.sampler == REFINE)
+        started = self.plans[-1].stop if self.plans else 0
+        room = max(0, self.settings.trials - (started - refined))
+        enqueued = sum("enqueued" in self.known[config] for config in self.queue.left)
+        known = max(enqueued, min(len(self.queue.left), room))
+        return {
+            KNOWN: known,
+            self.settings.sampler: max(0, room - known),
+            REFINE: self.settings.refine - refined,
+        }
 
     def _race(self, plan: CohortPlan) -> None:
         numbers = range(plan.start, plan.stop)
@@ -128,30 +181,71 @@ class TrialRunner:
         for trial in trials:
             self.samplers[plan.sampler].exclude(trial.config)
         cohort = Cohort(
-            self.evaluator, self.study, self.racing, dict(self.complete), plan.finalists,
-            len(numbers), trials,
+            self.evaluator, self.study, self.racing, self.rungs, dict(self.complete),
+            plan.finalists, trials,
         )  # fmt: skip
+        waves = self._waves(plan, plan.start + len(trials), cohort)
         if len(trials) < len(numbers) or cohort.running:
-            for complete in cohort.run(self._proposals(plan, plan.start + len(trials), cohort)):
+            self.evaluator.hold_targets()
+            self.evaluator.pool()
+            self.evaluator.progress.stage("trials")
+            for complete in cohort.run(waves):
                 for trial in complete:
                     self._note_best(trial)
                 self._report(cohort)
-        self._learn(plan, [cohort.trials[number] for number in sorted(cohort.trials)])
+        else:
+            for _ in waves:
+                pass
+        self._learn([cohort.trials[number] for number in sorted(cohort.trials)])
+
+    def _waves(
+        self, plan: CohortPlan, first: int, cohort: Cohort
+    ) -> Iterator[Wave]:
+        """The cohort's trials by the generations of its sampler, which learns from each.
+
+        first: those of lower numbers were started before.
+        """
+        size = self.samplers[plan.sampler].generation or plan.stop - plan.start
+        start = plan.start
+        while start < plan.stop:
+            stop = min(start + size, plan.stop)
+            missing = max(start, first)
+            yield Wave(max(0, stop - missing), self._proposals(plan, missing, stop))
+            stop = min(stop, plan.stop)  # where it ended early
+            self._tell(plan, start, [cohort.trials[number] for number in range(start, stop)])
+            start = stop
+
+    def _tell(self, plan: CohortPlan, start: int, trials: Sequence[RacingTrial]) -> None:
+        """Give the sampler what a generation did on the first rung, the same images for all.
+
+        Of what is known beforehand every sampler learns only that it takes up numbers. What
+        refines learns from the race as a whole (`_learn`).
+        """
+        if plan.sampler == KNOWN:
+            for sampler in self.samplers.values():
+                sampler.tell(start + len(trials), [], [])
+        if plan.sampler in (KNOWN, REFINE):
+            return
+        images = self.rungs[0]
+        values = [
+            -trial.results.first(images).loss if trial.images_seen >= images else None
+            for trial in trials
+        ]
+        self.samplers[plan.sampler].tell(start, [trial.point for trial in trials], values)
 
     def _proposals(
-        self, plan: CohortPlan, first: int, cohort: Cohort
+        self, plan: CohortPlan, first: int, stop: int
     ) -> Iterator[list[RacingTrial]]:
-        """New trials from number `first` on, stored as running, some at a time."""
+        """New trials from number `first` to `stop` - 1, stored as running, some at a time."""
         sampler = self.samplers[plan.sampler]
-        share = self.racing.share_of_first_rung(cohort.rungs) if sampler.generation is None else 1.0
+        share = self.racing.share_of_first_rung(self.rungs)
         size = CHUNK_PER_WORKER * self.evaluator.pool().workers
         size = min(max(size, SMALLEST_CHUNK), LARGEST_CHUNK)
-        self.evaluator.progress.stage("trials")
-        for start in range(first, plan.stop, size):
+        for start in range(first, stop, size):
             if self._seconds_left(share) == 0.0 and start > plan.start:
                 return self._end_early(plan, start)
             chunk = []
-            for number in range(start, min(start + size, plan.stop)):
+            for number in range(start, min(start + size, stop)):
                 proposal = sampler.propose(number)
                 if proposal is None:
                     plan.exhausted = True
@@ -170,7 +264,7 @@ class TrialRunner:
         attrs = cost_dict(flops(self.evaluator.geometry, trial.config))
         attrs["point"] = list(trial.point)
         if not trial.point:
-            attrs["hand_set"] = self.schedules[trial.config]
+            attrs |= self.known[trial.config]
         return NewTrial(trial.number, trial.config, attrs)
 
     def _end_early(self, plan: CohortPlan, stop: int) -> None:
@@ -178,19 +272,16 @@ class TrialRunner:
         plan.stop = stop
         self._store_plans()
 
-    def _learn(self, plan: CohortPlan, trials: Sequence[RacingTrial]) -> None:
-        """Give the samplers what came of a finished cohort."""
-        if not trials:
-            return
+    def _learn(self, trials: Sequence[RacingTrial]) -> None:
+        """Take in a finished cohort: its complete trials, and what there is to refine."""
         drawn = [trial for trial in trials if trial.point]
-        points, values = [t.point for t in drawn], [t.sampler_value for t in drawn]
-        start = plan.start if drawn else plan.stop  # those behind begin there
-        for name in self.samplers if not drawn else {plan.sampler, REFINE}:
-            self.samplers[name].tell(start, points, values)
+        if drawn:
+            points, values = [t.point for t in drawn], [t.sampler_value for t in drawn]
+            self.samplers[REFINE].tell(drawn[0].number, points, values)
         for trial in trials:
             self.finished += 1
             if trial.state == "complete":
-                self.complete[trial.number] = trial.correct
+                self.complete[trial.number] = trial.results
                 self._note_best(trial)
 
     def _note_best(self, trial: RacingTrial) -> None:
@@ -199,6 +290,15 @@ class TrialRunner:
         assert value is not None  # as it is complete
         if self.best is None or (-value, trial.number) < (-self.best[1], self.best[0]):
             self.best = trial.number, value
+
+    def _store_scores(self) -> None:
+        """Rank the complete trials: by what is to be expected of their accuracy."""
+        unpruned = self.evaluator.score("search", self.evaluator.unpruned("search"))
+        numbers = sorted(self.complete)
+        scores = predicted_differences([self.complete[number] for number in numbers], unpruned)
+        self.study.set_attribute(
+            "scores", {str(n): score for n, score in zip(numbers, scores.tolist(), strict=True)}
+        )
 
     def _store_plans(self) -> None:
         self.study.set_attribute("cohorts", [asdict(plan) for plan in self.plans])
@@ -215,7 +315,7 @@ class TrialRunner:
         evaluations = self.evaluator.image_evaluations - self._evaluations_before
         speed = evaluations / elapsed if elapsed else 0.0
         done = self.finished + len(cohort.trials) - cohort.running
-        total = max(sum(self.requested.values()), done)
+        total = max(self.settings.trials + self.settings.refine, self.plans[-1].stop, done)
         images = cohort.remaining_images()
         later = max(0, total - self.finished - len(cohort.trials))
         images += remaining_evaluations(later, cohort.rungs, 0, self.racing.halving)

@@ -1,4 +1,4 @@
-"""The unpruned model's predictions, kept beside the decoded images.
+"""The unpruned model's predictions and output distributions, kept beside the decoded images.
 
 They are computed once per model and images, whatever studies need them.
 """
@@ -10,14 +10,15 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ztp_search.backbones.loading import LoadedModel
 from ztp_search.data import ImageStore
 from ztp_search.evaluation.runtime import Runtime
-from ztp_search.objectives import Predictions
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.settings import ModelSpec
 
@@ -30,7 +31,10 @@ def unpruned_path(
     images: ImageStore,
     runtime: Runtime,
 ) -> Path:
-    """The file of the predictions: its name is a digest of all that can change a bit of them."""
+    """The file of the predictions: its name is a digest of all that can change a bit of them.
+
+    Beside it, at `distributions_path`, lies the file of the distributions.
+    """
     device = "cpu" if runtime.device == "cpu" else torch.cuda.get_device_name()
     key = {
         "model": dataclasses.asdict(model),
@@ -44,20 +48,24 @@ def unpruned_path(
     return folder / "unpruned" / f"{name[:32]}.npy"
 
 
-def read_unpruned(path: Path, images: int) -> Predictions | None:
-    """The predictions of so many images; None where there are none, or the file is damaged."""
+def distributions_path(path: Path) -> Path:
+    """The file of the output distributions that belong to a file of predictions."""
+    return path.with_name(f"{path.stem}-distributions.npy")
+
+
+def read_array(path: Path, dtype: npt.DTypeLike, images: int) -> npt.NDArray[Any] | None:
+    """An array of so many images; None where there is none, or the file is damaged."""
     try:
-        predictions: Predictions = np.load(path, allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    whole = predictions.dtype == np.int32 and predictions.shape == (images,)
-    return predictions if whole else None
+    return array if array.dtype == dtype and len(array) == images else None
 
 
-def write_unpruned(path: Path, predictions: Predictions) -> None:
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write under a temporary name and rename, so that the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
-        np.save(file, predictions)
+        np.save(file, array)
     temporary.replace(path)

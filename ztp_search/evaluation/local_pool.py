@@ -7,6 +7,7 @@ import collections
 import torch
 
 from ztp_search.evaluation.tasks import Job, Results, Task, evaluate_task
+from ztp_search.objectives import Distributions
 
 
 class LocalPool:
@@ -26,6 +27,9 @@ class LocalPool:
     @property
     def free(self) -> int:
         return 0
+
+    def hold_targets(self, image_set: str, targets: Distributions) -> None:
+        self._runner.targets[image_set] = targets
 
     def submit(self, task: Task, worker: int) -> None:
         self._tasks.append(task)

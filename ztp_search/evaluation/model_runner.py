@@ -17,8 +17,10 @@ from ztp_search.backbones import ActivationCache, pruner_of
 from ztp_search.data import normalise
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.runtime import DTYPES, Runtime
-from ztp_search.objectives import Objective, Predictions
+from ztp_search.objectives import Distributions, Objective, Predictions
+from ztp_search.objectives.signals import distribution, losses
 from ztp_search.pruning.config import PruningConfig
+from ztp_search.racing import Losses
 
 
 class Clock(NamedTuple):
@@ -50,11 +52,15 @@ class RangeResult:
         fallbacks: images for which the head filter left no head in some pruning layer.
         seconds: time of loading and forward passes on the device that does them. Blocks that
             several configurations share count for the first of them.
+        losses: where the runner has targets for these images, (images,).
+        distributions: of the unpruned model, where they are asked for, (images, classes).
     """
 
     predictions: Predictions
     fallbacks: int
     seconds: float
+    losses: Losses | None = None
+    distributions: Distributions | None = None
 
 
 class ModelRunner:
@@ -67,8 +73,12 @@ class ModelRunner:
         mean, std: per channel, as in timm's data config.
         runtime: device, precision, batch size and threads.
         objective: says what is kept of the logits.
+        distributions: whether the unpruned model's output distributions are kept.
         cache_bytes: how much of the activations that configurations share is kept from one `run`
             to the next.
+
+    Attributes:
+        targets: what outputs are compared with, by name of the image set; see `signals.losses`.
     """
 
     def __init__(
@@ -80,13 +90,16 @@ class ModelRunner:
         runtime: Runtime,
         objective: Objective,
         cache_bytes: int = 0,
+        distributions: bool = False,
     ) -> None:
         self.runtime = runtime
         self.images = images
         self.mean, self.std = tuple(mean), tuple(std)
         self.dtype = DTYPES[runtime.precision]
         self.objective = objective
+        self.distributions = distributions
         self.cache_bytes = cache_bytes
+        self.targets: dict[str, Distributions] = {}
         torch.set_num_threads(runtime.threads)
         self.model = model.to(runtime.device, self.dtype).eval()
         self.pruner = pruner_of(self.model)
@@ -103,6 +116,8 @@ class ModelRunner:
             ConfigError: a configuration does not fit the model.
         """
         readings: list[list[Tensor]] = [[] for _ in configs]
+        soft: list[list[Tensor]] = [[] for _ in configs]
+        whole: list[list[Tensor]] = [[] for _ in configs]
         fallbacks: list[list[Tensor]] = [[] for _ in configs]
         clock = CLOCKS[self.runtime.device]
         loading: list[tuple[Any, Any]] = []
@@ -111,6 +126,7 @@ class ModelRunner:
             for batch in images.split(self.runtime.batch_size):
                 began = clock.now()
                 activations = self._activations(batch)
+                targets = self._targets(batch)
                 loaded = clock.now()
                 loading.append((began, loaded))
                 began = loaded
@@ -118,6 +134,10 @@ class ModelRunner:
                     for index, config in enumerate(configs):
                         logits = activations.logits(config)  # (B, classes)
                         readings[index].append(self.objective.read(logits))
+                        if targets is not None:
+                            soft[index].append(losses(logits, targets))
+                        if config is None and self.distributions:
+                            whole[index].append(distribution(logits))
                         if self.pruner.fallbacks:
                             any_layer = torch.stack(self.pruner.fallbacks).any(0)  # (B,)
                             fallbacks[index].append(any_layer.sum())
@@ -126,13 +146,14 @@ class ModelRunner:
                         began = now
                 finally:
                     self._make_room()
-            predictions = [torch.cat(each).cpu().numpy().astype(np.int32) for each in readings]
             shared = sum(clock.between(*span) for span in loading) / len(configs)
             return [
                 RangeResult(
-                    predictions[index],
+                    _array(readings[index], np.int32),
                     int(torch.stack(fallbacks[index]).sum()) if fallbacks[index] else 0,
                     shared + sum(clock.between(*span) for span in spans[index]),
+                    _array(soft[index], np.uint16) if soft[index] else None,
+                    _array(whole[index], np.float32) if whole[index] else None,
                 )
                 for index in range(len(configs))
             ]
@@ -157,9 +178,22 @@ class ModelRunner:
         self._batches.move_to_end(batch)
         return self._batches[batch]
 
+    def _targets(self, batch: ImageRange) -> Tensor | None:
+        """What the outputs of a batch are compared with, (B, classes), on the device."""
+        targets = self.targets.get(batch.image_set)
+        if targets is None:
+            return None
+        mine = torch.from_numpy(np.array(targets[batch.start : batch.stop]))
+        return mine.to(self.runtime.device)
+
     def _make_room(self) -> None:
         """Drop the batches that were not used for longest until the rest keeps to the bound."""
         held = self.cached_bytes
         while held > self.cache_bytes:
             _, activations = self._batches.popitem(last=False)
             held -= activations.nbytes
+
+
+def _array(batches: Sequence[Tensor], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """What was read of each batch, joined, on the host."""
+    return torch.cat(list(batches)).cpu().numpy().astype(dtype)

@@ -89,11 +89,16 @@ class Worker:
         import ztp_search.evaluation.tasks  # noqa: F401  (while the driver is still busy with its own)
 
         self._held: tuple[Any, Mapping[str, Any]] | None = None
+        self._targets: dict[str, Any] = {}
         self._runner: Any = None
 
     def hold(self, job: Any, stored_images: Mapping[str, Any]) -> None:
         """Keep the `tasks.Job`, and its images where they come from Ray's object store."""
         self._held = job, stored_images
+
+    def hold_targets(self, image_set: str, targets: Any) -> None:
+        """Compare outputs on an image set with these from now on."""
+        self._targets[image_set] = targets
 
     def run(self, task: Any) -> Any:
         from ztp_search.evaluation.tasks import evaluate_task
@@ -103,6 +108,7 @@ class Worker:
             job, stored_images = self._held
             images = {name: ray.get(reference) for name, reference in stored_images.items()}
             self._runner = job.model_runner(images or None)
+            self._runner.targets = self._targets
         return evaluate_task(self._runner, task)
 
     def pid(self) -> int:

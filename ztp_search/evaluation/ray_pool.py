@@ -21,6 +21,7 @@ from ztp_search.evaluation.ray_cluster import (
     start_workers,
 )
 from ztp_search.evaluation.tasks import CACHE_BYTES, Job, Results, Task
+from ztp_search.objectives import Distributions
 
 MAX_DEATHS = 3
 """A task that has taken this many workers down with it is given up."""
@@ -87,6 +88,7 @@ class RayPool:
                     for name, path in job.image_paths.items()
                 }
             self._stored = stored
+            self._targets: dict[str, Any] = {}  # in Ray's object store
             self._class = actor_class(**share)
             self._actors = start_workers(self.workers, **share)
             for actor in self._actors:
@@ -105,6 +107,11 @@ class RayPool:
     @property
     def free(self) -> int:
         return int(self._load.argmin())
+
+    def hold_targets(self, image_set: str, targets: Distributions) -> None:
+        self._targets[image_set] = ray.put(targets)
+        for actor in self._actors:
+            actor.hold_targets.remote(image_set, self._targets[image_set])
 
     def submit(self, task: Task, worker: int) -> None:
         reference = self._actors[worker].run.remote(task)
@@ -152,6 +159,8 @@ class RayPool:
     def _start(self) -> Any:
         actor = self._class.remote()
         actor.hold.remote(self._job, self._stored)
+        for image_set, targets in self._targets.items():
+            actor.hold_targets.remote(image_set, targets)
         return actor
 
     def _replace(self, worker: int) -> None:

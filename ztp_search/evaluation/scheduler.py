@@ -7,17 +7,20 @@ workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.tasks import Failure, Pool, Task
 from ztp_search.evaluation.work_queue import Key, WorkQueue
-from ztp_search.objectives import Predictions
+from ztp_search.objectives import Distributions, Predictions
 from ztp_search.pruning.config import PruningConfig
+from ztp_search.racing import Losses
 
 Configs = Mapping[Key, PruningConfig | None]
 """Configurations to evaluate, by whose result it is; None is the unpruned model."""
@@ -39,11 +42,15 @@ class Outcome:
         predictions: what the objective reads off the logits, (images,).
         fallbacks: images for which the head filter left no head.
         seconds: of forward passes, over all workers.
+        losses: how far outputs are from their targets, (images,), where workers have any.
+        distributions: the unpruned model's outputs, (images, classes), where it was evaluated.
     """
 
     predictions: Predictions
     fallbacks: int
     seconds: float
+    losses: Losses | None = None
+    distributions: Distributions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,4 +188,11 @@ def _joined(results: Mapping[int, RangeResult]) -> Outcome:
         np.concatenate([result.predictions for result in ordered]),
         sum(result.fallbacks for result in ordered),
         sum(result.seconds for result in ordered),
+        _concatenated([result.losses for result in ordered]),
+        _concatenated([result.distributions for result in ordered]),
     )
+
+
+def _concatenated(parts: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
+    whole = [part for part in parts if part is not None]
+    return np.concatenate(whole) if len(whole) == len(parts) else None

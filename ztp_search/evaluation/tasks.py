@@ -20,7 +20,7 @@ from ztp_search.errors import ZtpError
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.model_runner import ModelRunner, RangeResult
 from ztp_search.evaluation.runtime import Runtime
-from ztp_search.objectives import OBJECTIVES
+from ztp_search.objectives import OBJECTIVES, Distributions
 from ztp_search.pruning.config import PruningConfig
 
 CACHE_BYTES = 10**9
@@ -66,6 +66,7 @@ class Job:
         objective: a name of `OBJECTIVES`.
         cache_bytes: memory of every worker for activations that configurations share; None is
             CACHE_BYTES, or less where workers share little memory.
+        distributions: whether the unpruned model's output distributions are returned.
     """
 
     model: nn.Module
@@ -75,6 +76,7 @@ class Job:
     runtime: Runtime
     objective: str
     cache_bytes: int | None = 0
+    distributions: bool = False
 
     def model_runner(
         self, images: Mapping[str, np.ndarray[Any, Any]] | None = None
@@ -84,7 +86,7 @@ class Job:
             images = {n: ImageStore.open(path).images for n, path in self.image_paths.items()}
         return ModelRunner(
             self.model, images, self.mean, self.std, self.runtime, OBJECTIVES[self.objective],
-            CACHE_BYTES if self.cache_bytes is None else self.cache_bytes,
+            CACHE_BYTES if self.cache_bytes is None else self.cache_bytes, self.distributions,
         )  # fmt: skip
 
 
@@ -100,6 +102,9 @@ class Pool(Protocol):
     @property
     def free(self) -> int:
         """The worker that has fewest tasks at hand, counted from 0."""
+
+    def hold_targets(self, image_set: str, targets: Distributions) -> None:
+        """Have all workers compare outputs with these from now on, (images, classes)."""
 
     def submit(self, task: Task, worker: int) -> None:
         """Give a task to a worker."""

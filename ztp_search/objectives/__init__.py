@@ -1,9 +1,10 @@
-"""What a search maximises, by the name that `objective` takes; a new one is a file and a line."""
+"""What a search maximises, and what racing tells trials apart by, by name; a new one is a line."""
 
 from collections.abc import Mapping
 
 from ztp_search.objectives.agreement import Agreement
 from ztp_search.objectives.base import Objective, Predictions, Scores
+from ztp_search.objectives.signals import SIGNALS, Distributions, Signal
 from ztp_search.objectives.top1 import Top1
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -11,4 +12,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "agreement": Agreement(),
 }
 
-__all__ = ["OBJECTIVES", "Agreement", "Objective", "Predictions", "Scores", "Top1"]
+__all__ = [
+    "OBJECTIVES", "SIGNALS", "Agreement", "Distributions", "Objective", "Predictions", "Scores",
+    "Signal", "Top1",
+]  # fmt: skip

@@ -1,13 +1,23 @@
-"""Racing: paired statistics on per-image results, the evidence test, rungs and their survivors."""
+"""Racing: paired statistics on per-image results, evidence tests, rungs and their survivors."""
 
+from ztp_search.racing.prediction import predicted_differences
+from ztp_search.racing.results import LOSS_UNITS, NOTHING, Losses, Results
 from ztp_search.racing.rules import (
     RACING,
     Racing,
+    first_rung,
+    lot,
     promotion_quota,
     remaining_evaluations,
+    shown_equal,
     survivors,
 )
-from ztp_search.racing.sequential_test import log_evidence, shown_worse
+from ztp_search.racing.sequential_test import (
+    log_evidence,
+    log_wealth,
+    shown_to_lose_more,
+    shown_worse,
+)
 from ztp_search.racing.statistics import (
     Correct,
     Estimate,
@@ -19,17 +29,27 @@ from ztp_search.racing.statistics import (
 )
 
 __all__ = [
+    "LOSS_UNITS",
+    "NOTHING",
     "RACING",
     "Correct",
     "Estimate",
+    "Losses",
     "PairedDifference",
     "Racing",
+    "Results",
     "accuracy",
     "estimate",
+    "first_rung",
     "log_evidence",
+    "log_wealth",
+    "lot",
     "paired_difference",
+    "predicted_differences",
     "promotion_quota",
     "remaining_evaluations",
+    "shown_equal",
+    "shown_to_lose_more",
     "shown_worse",
     "standard_error",
     "survivors",

@@ -1,14 +1,15 @@
 """Rungs, and the rules that decide which trials are promoted to the next one. Pure functions.
 
-The trials of a cohort climb rungs, each of twice as many images as the one before. After a rung one
-or both of two rules stop trials (`benchmarks/search_cost.py` compares them); the others survive:
+The trials of a cohort climb rungs, each of twice as many images as the one before. They are ranked
+by their mean loss (of right and wrong alone: by how many are right). After a rung one or both of
+two rules stop trials (`benchmarks/search_cost.py` compares them); the others survive:
 
 halving    stops all but the best half of the cohort after the first rung, all but the best quarter
            after the second, and so on (sequential halving; Karnin, Koren and Somekh 2013), but
            none of the `finalists` best of the study.
 evidence   stops those that are shown to be worse than the rung's incumbent, by a test that holds
            however often one looks and however many trials the incumbent was chosen from: a
-           betting e-process on the discordant pairs, with a union bound over those trials.
+           betting e-process on paired differences, with a union bound over those trials.
 
 The incumbent is the best at that rung of the cohort and of the trials that were complete before,
 so decisions follow from the results alone: any number of workers, any order of completion.
@@ -16,17 +17,27 @@ so decisions follow from the results alone: any number of workers, any order of 
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ztp_search.racing.sequential_test import shown_worse
-from ztp_search.racing.statistics import Correct
+from ztp_search.racing.results import LOSS_UNITS, Results
+from ztp_search.racing.sequential_test import shown_to_lose_more, shown_worse
+from ztp_search.racing.statistics import paired_difference
 
-FIRST_RUNG_IMAGES = 64
+FIRST_RUNG_IMAGES = 16
+"""With losses, on CPUs: a forward of 16 takes 7 to 14 % longer per image than one of 64, one of 8
+25 to 30 %; and on fewer images good trials are stopped by chance (`benchmarks/signal.py`)."""
+FIRST_RUNG_OF_BITS = 64
 GROWTH = 2
+TOLERANCE = 0.002
+"""Accuracies that lie no farther apart are equal to those who wait for the last rungs."""
+ERROR = 0.05
+"""How often finalists may be called equal which are not, over all pairs and rungs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +47,18 @@ class Racing:
     halving: bool
     evidence: bool
 
-    def rungs(self, images: int, batch_size: int) -> tuple[int, ...]:
+    def rungs(self, images: int, first: int) -> tuple[int, ...]:
         """How many images a trial has been evaluated on after each rung.
 
-        Whole batches, from FIRST_RUNG_IMAGES on, and all images on the last rung.
+        `first` on the first rung, and all images on the last one.
 
         Example:
-            >>> RACING["both"].rungs(images=1000, batch_size=64)
+            >>> RACING["both"].rungs(images=1000, first=64)
             (64, 128, 256, 512, 1000)
         """
         if not (self.halving or self.evidence):
             return (images,)
-        rung = batch_size * math.ceil(FIRST_RUNG_IMAGES / batch_size)
-        rungs = []
+        rung, rungs = first, []
         while rung < images:
             rungs.append(rung)
             rung *= GROWTH
@@ -57,6 +67,17 @@ class Racing:
     def share_of_first_rung(self, rungs: Sequence[int]) -> float:
         """Which part of a cohort's image evaluations is on its first rung, if halving decides."""
         return rungs[0] / remaining_evaluations(1.0, rungs, 0, self.halving)
+
+
+def first_rung(batch_size: int, *, losses: bool, on_cpu: bool) -> int:
+    """Images of the first rung.
+
+    Losses rank trials on few images. But on a GPU a batch takes as long half empty as full, so
+    whole batches are evaluated there, and right and wrong alone says nothing on so few.
+    """
+    if losses:
+        return min(FIRST_RUNG_IMAGES, batch_size) if on_cpu else batch_size
+    return batch_size * math.ceil(FIRST_RUNG_OF_BITS / batch_size)
 
 
 RACING: Mapping[str, Racing] = {
@@ -70,20 +91,21 @@ RACING: Mapping[str, Racing] = {
 
 def survivors(
     racing: Racing,
-    cohort: Mapping[int, Correct],
-    complete: Mapping[int, Correct],
+    cohort: Mapping[int, Results],
+    complete: Mapping[int, Results],
     quota: int,
     finalists: int,
     rivals: int,
 ) -> set[int]:
     """Which trials of a cohort are promoted to the next rung.
 
-    Trials with as many images right rank by their number, the lower one first.
+    Trials of the same mean loss rank in an order that has nothing to do with their numbers.
 
     Args:
         racing: The rules that decide.
         cohort: Trial number -> results on the images up to this rung, of those that reached it.
-        complete: Trial number -> results on all images, of those that were complete before.
+        complete: Trial number -> results of those that were complete before; those on fewer
+            images than this rung's are not compared.
         quota: How many halving promotes; see `promotion_quota`.
         finalists: How many of the study's best halving never stops.
         rivals: How many other trials might have become the incumbent, those that racing stopped
@@ -94,24 +116,57 @@ def survivors(
     """
     if not cohort:
         return set()
-    rung_images = len(next(iter(cohort.values())))
-    racing_now = list(cohort)
-    others = [number for number in complete if number not in cohort]
-    results = np.stack(
-        [cohort[number] for number in racing_now]
-        + [complete[number][:rung_images] for number in others]
-    )  # (trials, images)
-    ranked = np.lexsort((racing_now + others, -results.sum(1))).tolist()  # by the last key first
-    surviving = set(range(len(racing_now)))  # rows of `results`
+    images = len(next(iter(cohort.values())))
+    field = dict(cohort)
+    for number, results in complete.items():
+        if number not in field and len(results) >= images:
+            field[number] = results.first(images)
+    total = {number: int(each.units.sum(dtype=np.int64)) for number, each in field.items()}
+    ranked = sorted(field, key=lambda number: (total[number], lot(number)))
+    surviving = set(cohort)
     if racing.halving:
-        ranked_cohort = [row for row in ranked if row < len(racing_now)]
-        surviving = set(ranked_cohort[:quota]) | set(ranked[:finalists]) & surviving
+        best_of_cohort = [number for number in ranked if number in cohort][:quota]
+        surviving &= {*best_of_cohort, *ranked[:finalists]}
     if racing.evidence:
-        challengers, incumbent = results[: len(racing_now)], results[ranked[0]]
-        wins = (challengers & ~incumbent).sum(1)
-        losses = (~challengers & incumbent).sum(1)
-        surviving -= set(np.flatnonzero(shown_worse(wins, losses, rivals)).tolist())
-    return {racing_now[row] for row in surviving}
+        surviving -= _shown_worse(cohort, field[ranked[0]], rivals)
+    return surviving
+
+
+def _shown_worse(cohort: Mapping[int, Results], incumbent: Results, rivals: int) -> set[int]:
+    """Those that the evidence test stops."""
+    numbers = np.array(list(cohort))
+    if incumbent.losses is not None:
+        units = np.stack([each.units for each in cohort.values()]).astype(np.int32)
+        worse = shown_to_lose_more((units - incumbent.units) / LOSS_UNITS, rivals)
+    else:
+        correct = np.stack([each.correct for each in cohort.values()])
+        wins = (correct & ~incumbent.correct).sum(1)
+        losses = (~correct & incumbent.correct).sum(1)
+        worse = shown_worse(wins, losses, rivals)
+    return set(numbers[worse].tolist())
+
+
+def shown_equal(finalists: Sequence[Results], looks: int) -> bool:
+    """Whether the accuracies of all finalists are shown to lie within TOLERANCE of one another.
+
+    By paired intervals of which all hold the difference at once with probability 1 - ERROR.
+
+    Args:
+        finalists: On the same images.
+        looks: On how many rungs this may be asked.
+    """
+    pairs = list(itertools.combinations([each.correct for each in finalists], 2))
+    confidence = 1.0 - ERROR / max(1, len(pairs) * looks)
+    for pair in pairs:
+        low, high = paired_difference(*pair, confidence).interval
+        if max(-low, high) > TOLERANCE:
+            return False
+    return True
+
+
+def lot(number: int) -> bytes:
+    """What decides between equal trials: drawn from the number, but in no order of numbers."""
+    return hashlib.blake2b(number.to_bytes(8), digest_size=8).digest()
 
 
 def promotion_quota(trials: int, rung: int) -> int:

@@ -1,9 +1,16 @@
-"""The evidence test: is a challenger shown to be worse than the incumbent?"""
+"""The evidence test: is a challenger shown to be worse than the incumbent?
+
+Both tests bet: the evidence against "the challenger is at least as good" is the wealth of a
+gambler who began with 1 and bets, image by image, that the challenger loses, at odds that are fair
+where it is as good. Such wealth is a test supermartingale, so by Ville's inequality it ever
+reaches 1 / alpha with probability alpha at most, however often one looks. See Waudby-Smith and
+Ramdas (2024), "Estimating means of bounded random variables by betting".
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,20 +18,32 @@ import numpy.typing as npt
 from ztp_search.racing.statistics import Correct
 
 Counts: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 ALPHA = 0.1
 """How often a trial may be stopped for one that is no better."""
 PRIOR = 50.0
 """Of the Beta(PRIOR, PRIOR) over bets: discordant pairs split about 50:50 with a spread of 5 %."""
+STAKES = tuple(2.0**-k for k in range(7)) + (0.75, 0.375, 0.1875)
+"""Shares of the wealth that are bet on each image, mixed in equal parts."""
+BLOCK = 1 << 22
+"""Numbers in memory at a time."""
+
+
+def needed(rivals: int) -> float:
+    """The logarithm of the evidence that stops a challenger.
+
+    The incumbent was chosen on the same images as the best of `rivals` trials, which makes it look
+    better than it is: the evidence asked for grows with their number (a union bound).
+    """
+    return math.log(max(1, rivals) / ALPHA)
 
 
 def shown_worse(wins: Counts, losses: Counts, rivals: int) -> Correct:
     """Whether the discordant pairs show that the incumbent is better.
 
     The probability that a challenger is ever stopped for an incumbent that is no better is ALPHA
-    at most. This holds however often one looks (Ville's inequality), and although the incumbent
-    was chosen on the same images as the best of `rivals` trials, which makes it look better than
-    it is: the evidence asked for grows with their number (a union bound).
+    at most, although the incumbent was chosen from `rivals` trials.
 
     Args:
         wins: Images that only the challenger got right, (challengers,).
@@ -34,23 +53,20 @@ def shown_worse(wins: Counts, losses: Counts, rivals: int) -> Correct:
     Returns:
         For each challenger, (challengers,).
     """
-    needed = math.log(max(1, rivals) / ALPHA)
-    worse: Correct = (losses > wins) & (log_evidence(wins, losses) >= needed)
+    worse: Correct = (losses > wins) & (log_evidence(wins, losses) >= needed(rivals))
     return worse
 
 
-def log_evidence(wins: Counts, losses: Counts) -> npt.NDArray[np.float64]:
-    """The logarithm of the evidence against "the challenger is at least as good", (challengers,).
+def log_evidence(wins: Counts, losses: Counts) -> Floats:
+    """The logarithm of the evidence of discordant pairs, (challengers,).
 
-    The evidence is the wealth of a gambler who began with 1 and bet on each discordant pair that
-    the challenger loses it, at odds that are fair where either is as likely to win. The bets are
-    mixed over p, the challenger's chance to win, from the half of Beta(PRIOR, PRIOR) below 1/2:
+    The bets are mixed over p, the challenger's chance to win a discordant pair, from the half of
+    Beta(PRIOR, PRIOR) below 1/2:
 
         2 / B(PRIOR, PRIOR) * integral over p < 1/2 of p^(PRIOR + wins - 1)
             (1 - p)^(PRIOR + losses - 1) dp * 2^(wins + losses),
 
-    a test supermartingale wherever the challenger's chance is 1/2 or more. See Waudby-Smith and
-    Ramdas (2024), "Estimating means of bounded random variables by betting".
+    a test supermartingale wherever the challenger's chance is 1/2 or more.
     """
     from scipy.special import betainc, betaln  # here, as the command line imports RACING
 
@@ -58,5 +74,46 @@ def log_evidence(wins: Counts, losses: Counts) -> npt.NDArray[np.float64]:
     with np.errstate(divide="ignore"):  # nothing below 1/2 where wins are far ahead
         below = np.log(2.0 * betainc(a, b, 0.5))  # the part of Beta(a, b) below 1/2
     mixed = betaln(a, b) - betaln(PRIOR, PRIOR) + (a + b - 2 * PRIOR) * math.log(2.0)
-    evidence: npt.NDArray[np.float64] = mixed + below
+    evidence: Floats = mixed + below
     return evidence
+
+
+def shown_to_lose_more(differences: npt.NDArray[Any], rivals: int) -> Correct:
+    """Whether paired differences show that the challengers' mean loss is higher.
+
+    The twin of `shown_worse` for losses from 0 to 1, with the same guarantee.
+
+    Args:
+        differences: Loss of each challenger minus the incumbent's, image by image, -1 to 1,
+            (challengers, images).
+        rivals: How many trials the incumbent may have been chosen from.
+
+    Returns:
+        For each challenger, (challengers,).
+    """
+    worse: Correct = log_wealth(differences) >= needed(rivals)
+    return worse
+
+
+def log_wealth(differences: npt.NDArray[Any]) -> Floats:
+    """The logarithm of the evidence of bounded paired differences, (challengers,).
+
+    The wealth is the mean over STAKES s of the product over images of 1 + s * difference: where
+    the mean difference is 0 or less, a test supermartingale.
+    """
+    challengers, images = differences.shape
+    wealth = np.empty(challengers)
+    rows = max(1, BLOCK // max(1, images))
+    for first in range(0, challengers, rows):
+        d = differences[first : first + rows].astype(np.float64)  # (rows, images)
+        logs = np.stack([_log1p(stake * d).sum(1) for stake in STAKES])  # (stakes, rows)
+        top = logs.max(0)
+        wealth[first : first + rows] = top + np.log(np.exp(logs - top).mean(0))
+    return wealth
+
+
+def _log1p(x: Floats) -> Floats:
+    """log(1 + x), where the whole stake may be lost."""
+    with np.errstate(divide="ignore"):
+        logs: Floats = np.log1p(x)
+    return np.maximum(logs, -1e9)

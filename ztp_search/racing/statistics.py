@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
@@ -16,20 +17,16 @@ import numpy.typing as npt
 Correct: TypeAlias = npt.NDArray[np.bool_]
 """Per image: right or not, (images,)."""
 
-Z95 = 1.959963984540054
-"""The 97.5 % point of the normal distribution."""
-
-
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
     """Accuracy of one configuration minus that of another, in fractions of one.
 
-    ci95: two-sided 95 % interval.
+    interval: two-sided, of the confidence that was asked for.
     wins, losses: images that only the first, only the other got right.
     """
 
     difference: float
-    ci95: tuple[float, float]
+    interval: tuple[float, float]
     wins: int
     losses: int
     images: int
@@ -46,7 +43,9 @@ def standard_error(correct: Correct) -> float:
     return math.sqrt(p * (1.0 - p) / len(correct))
 
 
-def paired_difference(first: Correct, other: Correct) -> PairedDifference:
+def paired_difference(
+    first: Correct, other: Correct, confidence: float = 0.95
+) -> PairedDifference:
     """The difference of two accuracies, with the adjusted Wald interval for paired proportions.
 
     Bonett and Price (2012), "Adjusted Wald confidence interval for a difference of binomial
@@ -65,7 +64,8 @@ def paired_difference(first: Correct, other: Correct) -> PairedDifference:
     wins = int(np.sum(first & ~other))
     losses = int(np.sum(~first & other))
     up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
-    half = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
+    half = z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     low, high = max(-1.0, up - down - half), min(1.0, up - down + half)
     return PairedDifference((wins - losses) / n, (low, high), wins, losses, n)
 

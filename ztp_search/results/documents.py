@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ztp_search.errors import StudyError
+from ztp_search.objectives import SIGNALS
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.pruning.schedules import BASELINES, OPPONENT
 from ztp_search.study import StoredTrial, StudyReader
 
-LARGE = {"correct", "predictions"}
+LARGE = {"correct", "losses", "predictions"}
 """Per-image results: in the database, but in no document."""
 
 
@@ -46,7 +47,7 @@ def config_file(study: StudyReader, trial: StoredTrial) -> ConfigFile:
         provenance={
             "study": study.name,
             "trial": trial.number,
-            **{key: trial.attrs[key] for key in ("hand_set",) if key in trial.attrs},
+            **_origin(trial),
             "seed": contract["seed"],
             "sampler": contract["sampler"],
             "space": about["space"],
@@ -79,6 +80,7 @@ def _evidence(study: StudyReader, trial: StoredTrial) -> dict[str, Any]:
         "minus_unpruned": trial.attrs["minus_unpruned"],
         "minus_unpruned_ci95": trial.attrs["minus_unpruned_ci95"],
         "vhf_fallback_share": trial.attrs["fallback_share"],
+        **_loss(study, trial),
     }
     holdout = attributes.get("holdout")
     if holdout is None or trial.config.digest() not in holdout["candidates"]:
@@ -112,7 +114,7 @@ def holdout_table(study: StudyReader) -> dict[str, Any] | None:
                     "gflops": trial.attrs["gflops"],
                     f"search_{objective}": trial.value,
                     "search_minus_unpruned": trial.attrs["minus_unpruned"],
-                    **{key: trial.attrs[key] for key in ("hand_set",) if key in trial.attrs},
+                    **_origin(trial),
                     **_small(record),
                 }
             )
@@ -168,6 +170,18 @@ def winners_curse(winner: Mapping[str, Any]) -> str:
         f"trial {winner['trial']} stands at {100 * search:+.2f} points to the unpruned model on "
         f"the search images, which chose it, and at {100 * holdout:+.2f} on holdout images"
     )
+
+
+def _origin(trial: StoredTrial) -> dict[str, str]:
+    """Where a trial comes from that was known beforehand: `hand_set`, `enqueued`."""
+    return {key: trial.attrs[key] for key in ("hand_set", "enqueued") if key in trial.attrs}
+
+
+def _loss(study: StudyReader, trial: StoredTrial) -> dict[str, float]:
+    """`total_variation` or its like: what racing went by, on the search images."""
+    if "loss" not in trial.attrs:
+        return {}
+    return SIGNALS[study.contract["racing"]["signal"]].measured(trial.attrs["loss"])
 
 
 def _baseline_accuracies(record: Mapping[str, Any], objective: str) -> dict[str, float | None]:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from ztp_search.samplers.adaptive import AdaptiveSampler
 from ztp_search.samplers.base import Proposal, Sampler
 from ztp_search.samplers.cma_es import CmaEs
-from ztp_search.samplers.hand_set import HandSet
+from ztp_search.samplers.known import Known
 from ztp_search.samplers.monte_carlo import MonteCarlo
 from ztp_search.samplers.nsga2 import Nsga2
 from ztp_search.samplers.qmc import QuasiMonteCarlo
 from ztp_search.samplers.refine import Refine
+from ztp_search.samplers.surrogate import Surrogate
 from ztp_search.samplers.tpe import Tpe
 
 SAMPLERS: Mapping[str, type[Sampler]] = {
@@ -18,9 +19,10 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
     "tpe": Tpe,
     "cma-es": CmaEs,
     "nsga2": Nsga2,
+    "surrogate": Surrogate,
 }
 
 __all__ = [
-    "SAMPLERS", "AdaptiveSampler", "CmaEs", "HandSet", "MonteCarlo", "Nsga2", "Proposal",
-    "QuasiMonteCarlo", "Refine", "Sampler", "Tpe",
+    "SAMPLERS", "AdaptiveSampler", "CmaEs", "Known", "MonteCarlo", "Nsga2", "Proposal",
+    "QuasiMonteCarlo", "Refine", "Sampler", "Surrogate", "Tpe",
 ]  # fmt: skip

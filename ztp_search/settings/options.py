@@ -128,13 +128,18 @@ class SearchSettings(RunSettings):
             dropped), "merge" the part where none is dropped.
         objective: "top1", or "agreement" with the unpruned model, which needs no labels.
         trials: configurations to evaluate in all; None: the space's default.
+        enqueue: configuration files that are the first trials.
         timeout: seconds; start no more trials than can be raced to the end in them.
         seed: of configurations and image order.
         sampler: how configurations are proposed; a name of `samplers.SAMPLERS`.
         refine: so many more trials close to the best ones found.
         racing: who goes on to more images; a name of `racing.RACING`.
+        racing_signal: what trials are told apart by; a name of `objectives.SIGNALS`:
+            "total-variation" from the unpruned model's output, "label-probability", or "correct",
+            right or wrong alone.
         candidates: how many of the best are measured again on holdout.
-        images: images that choose the winner; None: the space's default.
+        images: images that choose the winner; None: what is left beside the holdout, up to the
+            space's default.
         holdout: other images that report on it; None: the space's default.
         precision, device: "auto" is what this machine is best at.
         threads: CPU threads of one worker.
@@ -157,11 +162,13 @@ class SearchSettings(RunSettings):
     method: str = "any"
     objective: str = "top1"
     trials: Positive | None = None
+    enqueue: Sequence[FileName] = ()
     timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     seed: Natural = 0
     sampler: str = "monte-carlo"
     refine: Natural = 0
     racing: str = "both"
+    racing_signal: str = "total-variation"
     candidates: Positive = 5
     images: Positive | None = None
     holdout: Natural | None = None

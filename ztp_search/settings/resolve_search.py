@@ -9,6 +9,7 @@ from typing import Any
 
 from ztp_search.errors import DataError, ZtpError
 from ztp_search.pruning.budget import check_budgets
+from ztp_search.pruning.config_file import load_config
 from ztp_search.settings.options import FileName, ModelSettings, RunSettings, SearchSettings
 from ztp_search.settings.resolved import (
     DataSpec,
@@ -52,11 +53,13 @@ def resolve_search(settings: SearchSettings) -> ResolvedSearch:
         sampler=settings.sampler,
         refine=settings.refine,
         racing=settings.racing,
+        racing_signal=settings.racing_signal,
         precision=settings.precision,
         device=settings.device,
         threads=settings.threads,
         timeout=settings.timeout,
         candidates=settings.candidates,
+        enqueued={str(path): load_config(path) for path in settings.enqueue},
     )
 
 
@@ -143,6 +146,7 @@ def _sources(settings: SearchSettings, space: SearchSpace, defaults: dict[str, i
         seed=settings.seed,
         cache_dir=Path(settings.out) / "images",
         skip_unreadable=settings.skip_unreadable,
+        images_at_most=settings.images is None,
     )
 
 
@@ -160,6 +164,8 @@ def _study_name(settings: SearchSettings, space: SearchSpace, budget: str, budge
     parts += [settings.method] if settings.method != "any" else []
     parts += [settings.sampler] if settings.sampler != "monte-carlo" else []
     parts += [f"racing-{settings.racing}"] if settings.racing != "both" else []
+    signal = settings.racing_signal
+    parts += [f"signal-{signal}"] if signal != "total-variation" else []
     return "-".join(_plain(part) for part in parts)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.space import SearchSpace
 
@@ -47,7 +48,10 @@ class DataSpec:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where model and images come from, and which images are chosen."""
+    """Where model and images come from, and which images are chosen.
+
+    images_at_most: whether fewer search images will do where there are no more.
+    """
 
     model: ModelSpec
     data: DataSpec
@@ -57,6 +61,7 @@ class Sources:
     seed: int
     cache_dir: Path
     skip_unreadable: bool = False
+    images_at_most: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,11 @@ class ResolvedSearch:
     seconds.
 
     out: folder for what is not in the database.
+    enqueued: configurations that are the first trials, by the name of their file.
     studies: the name of the study of each budget, budgets as `parse_budget` reads them.
     candidates: how many of the best are measured again on holdout. refine: trials around the best
-    beyond `trials`. racing: a name of `racing.RACING`. timeout: of all budgets together.
+    beyond `trials`. racing: a name of `racing.RACING`. racing_signal: a name of
+    `objectives.SIGNALS`. timeout: of all budgets together.
     """
 
     space: SearchSpace
@@ -104,11 +111,13 @@ class ResolvedSearch:
     sampler: str = "monte-carlo"
     refine: int = 0
     racing: str = "both"
+    racing_signal: str = "total-variation"
     precision: str = "auto"
     device: str = "auto"
     threads: int = 1
     timeout: float | None = None
     candidates: int = 5
+    enqueued: Mapping[str, PruningConfig] = field(default_factory=dict)
 
     def contract(self) -> dict[str, Any]:
         """What a resume must find unchanged, as far as it is known without model and images."""
@@ -126,7 +135,7 @@ class ResolvedSearch:
             "budget": {"tolerance": self.tolerance, "counts": self.budget_counts},
             "objective": self.objective,
             "sampler": self.sampler,
-            "racing": {"rule": self.racing},
+            "racing": {"rule": self.racing, "signal": self.racing_signal},
             "seed": self.sources.seed,
             "runtime": runtime | {key: v for key, v in stated.items() if v != "auto"},
         }

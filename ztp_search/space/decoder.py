@@ -32,11 +32,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ztp_search.errors import BudgetError
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.config import RETENTION_UNIT, PruningConfig
 from ztp_search.pruning.geometry import Geometry
+from ztp_search.pruning.methods import method_of
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.space.draft import Coordinates, Draft, Pricing
 from ztp_search.space.locations import Locations, check_blocks, feasible_locations
@@ -144,6 +146,41 @@ class Decoder:
                 for layer in config.layers
             )
         }  # fmt: skip
+
+    def refusal(self, config: PruningConfig) -> str:
+        """Why a configuration from elsewhere can be no trial here; "" where it can.
+
+        It must meet the budget and lie within `parameter_ranges`, as all trials do.
+
+        Raises:
+            ConfigError: it does not fit the model.
+        """
+        if method_of(config) is not self.method:
+            return f"its method is {config.method}, but the space's is {self.space.method}"
+        model = self.pricing.cost_model
+        cost = model.total(config)
+        if not self.budget.holds(cost):
+            unit = model.per_unit
+            return (
+                f"it costs {cost / unit:.6g} {model.unit}, but the budget takes "
+                f"{self.budget.least / unit:.6g} to {self.budget.macs / unit:.6g}"
+            )
+        ranges = self.parameter_ranges()
+        values: dict[str, Any] = {name: getattr(config, name) for name in self.method.scales}
+        for layer in config.layers:
+            for name in self.method.neutral:
+                values[f"block{layer.after_block:02d}.{name}"] = getattr(layer, name)
+        for name, value in values.items():
+            if name not in ranges:
+                return f"no pruning layer may stand at {name.partition('.')[0]} in this space"
+            low, high = ranges[name]
+            if not low <= value <= high:
+                return f"its {name} is {value:.6g}, but the space's is {low:.6g} to {high:.6g}"
+        for name in self.method.choices:
+            if getattr(config, name) not in self.space.offers(name):
+                offered = " or ".join(self.space.offers(name))
+                return f"its {name} is {getattr(config, name)}, but the space's is {offered}"
+        return ""
 
     def parameter_ranges(self) -> dict[str, tuple[float, float] | tuple[str, ...]]:
         """Least and most of every parameter of a trial (`block03.retention`, …, `v_max`).

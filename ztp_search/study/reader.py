@@ -71,11 +71,15 @@ class StudyReader:
             return self._ours(*read_trials(connection, self.id))
 
     def best(self, n: int) -> list[StoredTrial]:
-        """The n best complete trials: highest value, then fewest GFLOPs, then lowest number."""
+        """The n best complete trials: highest score, then least loss, then fewest GFLOPs.
+
+        The driver stores scores when trials have ended; without any, their values count.
+        """
+        scores = self.attributes().get("scores", {})
         with self._database.snapshot() as connection:
-            least = read_best_value(connection, self.id, max(1, n))
+            least = None if scores else read_best_value(connection, self.id, max(1, n))
             complete = self._ours(*read_trials(connection, self.id, least or 0.0))
-        return sorted(complete, key=rank)[:n]
+        return sorted(complete, key=lambda trial: rank(trial, scores))[:n]
 
     def finished(self) -> int:
         """How many trials are at their end."""

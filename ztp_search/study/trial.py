@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ztp_search.pruning.config import PruningConfig
+from ztp_search.racing import lot
 
 UPDATED_STATES = ("running", "complete", "pruned", "failed")
 
@@ -74,7 +75,15 @@ class StoredTrial:
     rungs: dict[int, float]
 
 
-def rank(trial: StoredTrial) -> tuple[float, float, int]:
-    """Sorts complete trials: highest value, then fewest GFLOPs, then lowest number."""
+def rank(
+    trial: StoredTrial, scores: Mapping[str, float]
+) -> tuple[bool, float, float, float, bytes]:
+    """Sorts complete trials: highest score, then least loss, then fewest GFLOPs, then by lot.
+
+    Those without a score, of a search that was interrupted, come last, highest value first.
+    """
     assert trial.value is not None
-    return -trial.value, trial.attrs.get("gflops", {}).get("total", math.inf), trial.number
+    scored = str(trial.number) in scores
+    value = scores[str(trial.number)] if scored else trial.value
+    gflops = trial.attrs.get("gflops", {}).get("total", math.inf)
+    return not scored, -value, trial.attrs.get("loss", 0.0), gflops, lot(trial.number)

@@ -23,7 +23,7 @@ from ztp_search.cli.arguments import (
 from ztp_search.cli.output import only_results_on_stdout, print_result
 from ztp_search.cli.tables import search_tables
 from ztp_search.cli.terminal import TerminalProgress
-from ztp_search.objectives import OBJECTIVES
+from ztp_search.objectives import OBJECTIVES, SIGNALS
 from ztp_search.racing import RACING
 from ztp_search.samplers import SAMPLERS
 from ztp_search.settings import SearchSettings
@@ -56,6 +56,8 @@ def add_arguments(parser: Parser) -> None:
              "labels")
     add("--trials", type=positive, metavar="N",
         help="configurations to evaluate in all (default: the space's)")
+    add("--enqueue", nargs="+", metavar="FILE",
+        help="configuration files that are the first trials, as the hand-set schedules are")
     add("--timeout", type=seconds, metavar="TIME",
         help="start no more trials than can be raced to the end in 90s, 30m or 2h")
     add("--seed", type=natural, metavar="N",
@@ -67,13 +69,18 @@ def add_arguments(parser: Parser) -> None:
     add("--racing", choices=tuple(RACING),
         help="who goes on to more images: the better half (halving), who is not shown to be worse "
              "(evidence), both (default), or everybody (off)")
+    add("--racing-signal", choices=tuple(SIGNALS),
+        help="what trials are told apart by: how far their outputs are from the unpruned model's "
+             "(total-variation, default) or from the label (label-probability), or right and "
+             "wrong alone (correct)")
     add("--candidates", type=positive, metavar="N",
         help="how many of the best are measured again on holdout images (default 5)")
     add_model(parser)
     add_data(parser)
     add = parser.add_argument_group("images").add_argument
     add("--images", type=positive, metavar="N",
-        help="images that choose the winner (default: the space's)")
+        help="images that choose the winner (default: all beside the holdout, up to the space's "
+             "bound)")
     add("--holdout", type=natural, metavar="N",
         help="other images that report on it (default: the space's)")
     add_running(parser, "auto")

@@ -79,6 +79,7 @@ class Method(ABC):
         choices: named design variants of a whole configuration, by field; the first of each is
             the default.
         columns: of a table with a row per layer, beside the block and its tokens.
+        fates: what may become of a token that a layer takes out.
     """
 
     name: ClassVar[str]
@@ -87,6 +88,7 @@ class Method(ABC):
     scales: ClassVar[tuple[str, ...]]
     choices: ClassVar[Mapping[str, tuple[str, ...]]]
     columns: ClassVar[tuple[str, ...]]
+    fates: ClassVar[tuple[str, ...]]
 
     # What a configuration is
 
@@ -194,6 +196,12 @@ class Method(ABC):
         self, config: PruningConfig, layer: PruningLayer, patch_tokens: int, kept: int
     ) -> Sight:
         """What a layer must see of its block in order to `reduce`."""
+
+    @abstractmethod
+    def taken_out(
+        self, config: PruningConfig, layer: PruningLayer, patch_tokens: int, kept: int
+    ) -> tuple[int, ...]:
+        """How many of the tokens that a layer takes out meet each of the `fates`."""
 
     @abstractmethod
     def tracks_sizes(self, config: PruningConfig) -> bool:

@@ -43,6 +43,10 @@ class ZeroTPrune(Method):
     scales = ("v_min", "v_max")
     choices = CHOICES
     columns = ("retention", "s_tokens", "wpr_iterations", "merge_share")
+    fates = (
+        "dropped as similar", "merged as similar", "dropped as unimportant",
+        "merged as unimportant",
+    )  # fmt: skip
 
     def parse(self, data: Any, where: str) -> PruningConfig:
         return PruningConfig.from_dict(data, where)
@@ -204,6 +208,14 @@ class ZeroTPrune(Method):
         ranks = by_importance > 0 or (layer.s_tokens > 0 and config.partition != "position")
         compares = layer.s_tokens > 0 or round_half_up(layer.merge_share * by_importance) > 0
         return Sight(ranks, config.features if compares else None)
+
+    def taken_out(
+        self, config: PruningConfig, layer: PruningLayer, patch_tokens: int, kept: int
+    ) -> tuple[int, ...]:
+        by_importance = max(0, patch_tokens - layer.s_tokens - kept)
+        merged = round_half_up(layer.merge_share * by_importance)
+        similar = (0, layer.s_tokens) if config.similar == "merge" else (layer.s_tokens, 0)
+        return (*similar, by_importance - merged, merged)
 
     def tracks_sizes(self, config: PruningConfig) -> bool:
         return config.sizes == "track"

@@ -1,4 +1,4 @@
-"""Configurations that are known beforehand: hand-set schedules, which race like all others."""
+"""Configurations that are known beforehand: enqueued files and hand-set schedules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ztp_search.samplers.base import Point, Proposal, Sampler
 from ztp_search.space.decoder import Decoder
 
 
-class HandSet(Sampler):
+class Known(Sampler):
     """Proposes given configurations, one after the other; they have no point.
 
     Args:
@@ -29,12 +29,16 @@ class HandSet(Sampler):
             first.setdefault(self._digest(config), config)
         self.configs = list(first.values())
 
+    @property
+    def left(self) -> list[PruningConfig]:
+        """Those that are neither proposed nor excluded."""
+        return [config for config in self.configs if self._digest(config) not in self.seen]
+
     def point(self, index: int, attempt: int) -> Point:
         raise NotImplementedError("what is given has no point")
 
     def propose(self, index: int) -> Proposal | None:
-        for config in self.configs:
-            if self._digest(config) not in self.seen:
-                self.exclude(config)
-                return Proposal(config, ())
+        for config in self.left[:1]:
+            self.exclude(config)
+            return Proposal(config, ())
         return None

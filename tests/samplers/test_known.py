@@ -9,7 +9,7 @@ from helpers.geometries import DIGITS, budget_of
 from helpers.spaces import space_of, wide
 
 from ztp_search.pruning.config import PruningConfig, PruningLayer
-from ztp_search.samplers import SAMPLERS, HandSet, MonteCarlo, Refine, Sampler
+from ztp_search.samplers import SAMPLERS, Known, MonteCarlo, Refine, Sampler
 from ztp_search.samplers.adaptive import AdaptiveSampler
 from ztp_search.space.decoder import Decoder
 
@@ -35,20 +35,20 @@ def few() -> Decoder:
 
 def test_configurations_come_in_the_order_given_and_none_behind_the_last() -> None:
     for configs in ([ONE, OTHER, THIRD], [THIRD, ONE, OTHER]):
-        sampler = HandSet(wide(), seed=0, configs=configs)
+        sampler = Known(wide(), seed=0, configs=configs)
         assert sampler.configs == configs
         assert proposed(sampler, 5) == [*configs, None, None]
-    assert proposed(HandSet(wide(), seed=0), 1) == [None]
+    assert proposed(Known(wide(), seed=0), 1) == [None]
 
 
 def test_the_seed_has_no_say() -> None:
     configs = [THIRD, ONE]
-    first, second = (HandSet(wide(), seed, configs=configs) for seed in (0, 77))
+    first, second = (Known(wide(), seed, configs=configs) for seed in (0, 77))
     assert proposed(first, 2) == proposed(second, 2)
 
 
 def test_what_is_given_has_no_point() -> None:
-    sampler = HandSet(wide(), seed=0, configs=[ONE])
+    sampler = Known(wide(), seed=0, configs=[ONE])
     proposal = sampler.propose(0)
     assert proposal is not None and proposal.point == ()
     with pytest.raises(NotImplementedError):
@@ -56,13 +56,13 @@ def test_what_is_given_has_no_point() -> None:
 
 
 def test_of_configurations_that_must_have_the_same_result_the_first_counts() -> None:
-    sampler = HandSet(wide(), seed=0, configs=[ONE, SAME_AS_ONE, ONE, OTHER, THIRD, OTHER])
+    sampler = Known(wide(), seed=0, configs=[ONE, SAME_AS_ONE, ONE, OTHER, THIRD, OTHER])
     assert proposed(sampler, 4) == [ONE, OTHER, THIRD, None]
-    assert proposed(HandSet(wide(), seed=0, configs=[SAME_AS_ONE, ONE]), 2) == [SAME_AS_ONE, None]
+    assert proposed(Known(wide(), seed=0, configs=[SAME_AS_ONE, ONE]), 2) == [SAME_AS_ONE, None]
 
 
 def test_those_behind_the_ones_that_a_resumed_study_has_are_left() -> None:
-    sampler = HandSet(wide(), seed=0, configs=[ONE, OTHER, THIRD])
+    sampler = Known(wide(), seed=0, configs=[ONE, OTHER, THIRD])
     for config in (ONE, OTHER):
         sampler.exclude(config)
     proposal = sampler.propose(2)
@@ -76,7 +76,7 @@ def test_no_other_sampler_of_the_study_proposes_them_again(name: str) -> None:
     configs = [config for config in proposed(every, 6) if config is not None]
     assert len(configs) == 6 and every.propose(6) is None  # all that the space holds
     seen: set[bytes] = set()
-    hand_set = HandSet(few(), 0, seen, configs[:4])
+    hand_set = Known(few(), 0, seen, configs[:4])
     other = {**SAMPLERS, "refine": Refine}[name](few(), 0, seen)
     assert len(seen) == 0  # what is not proposed yet may be proposed
     assert proposed(hand_set, 4) == configs[:4]
@@ -88,7 +88,7 @@ def test_no_other_sampler_of_the_study_proposes_them_again(name: str) -> None:
 
 
 def test_being_told_of_results_changes_nothing() -> None:
-    sampler = HandSet(wide(), seed=0, configs=[ONE, OTHER])
+    sampler = Known(wide(), seed=0, configs=[ONE, OTHER])
     assert proposed(sampler, 1) == [ONE]
     sampler.tell(1, [], [])
     proposal = sampler.propose(1)

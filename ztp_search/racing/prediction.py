@@ -1,0 +1,97 @@
+"""Who is best at last: accuracy, with what losses tell of it.
+
+Accuracy on n images has a standard error of tenths of a point, and the best trials of a study lie
+closer together. Their mean losses tell them apart far better, but measure something else. So each
+accuracy is drawn towards what the losses predict, by as much as its own noise makes right: little
+where many images were seen or losses predict badly, nearly all the way where they say all there is
+to say. This is the empirical best linear predictor of Fay and Herriot (1979), "Estimates of income
+for small places: an application of James-Stein procedures to census data".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ztp_search.racing.results import Results
+from ztp_search.racing.statistics import Correct
+
+Floats = npt.NDArray[np.float64]
+
+FEWEST = 5
+"""Trials that a regression is fitted to; of fewer, accuracy decides."""
+LEAST_LOSS = 1e-5
+"""Added before the logarithm is taken of a mean loss."""
+
+
+def predicted_differences(field: Sequence[Results], unpruned: Correct) -> Floats:
+    """Predict by how much each trial's accuracy differs from the unpruned model's.
+
+    Args:
+        field: Results of each trial, some perhaps on more images than others.
+        unpruned: The unpruned model's on all images, (images,).
+
+    Returns:
+        (trials,), fractions of one. Without losses these are the differences as they were found.
+    """
+    found, variance = np.array([_difference(each, unpruned) for each in field]).reshape(-1, 2).T
+    if len(field) < FEWEST or any(each.losses is None for each in field):
+        return found
+    log_loss = np.log([each.loss + LEAST_LOSS for each in field])
+    sloping = bool(_slope(found, variance, log_loss) < 0)  # else noise: loss is no accuracy
+    spread = _spread(found, variance, log_loss, sloping)
+    line = _line(found, variance + spread, log_loss, sloping)
+    own = spread / (variance + spread)  # how much a trial's own accuracy counts
+    predicted: Floats = line + own * (found - line)
+    return predicted
+
+
+def _difference(results: Results, unpruned: Correct) -> tuple[float, float]:
+    """Paired difference of accuracy, and its variance with one pair of each kind added."""
+    n = len(results)
+    correct, reference = results.correct, unpruned[:n]
+    wins, losses = int(np.sum(correct & ~reference)), int(np.sum(~correct & reference))
+    up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
+    return (wins - losses) / n, (up + down - (up - down) ** 2) / n
+
+
+def _spread(found: Floats, variance: Floats, log_loss: Floats, sloping: bool) -> float:
+    """Variance of true accuracies about the regression line, by the method of moments.
+
+    The value at which the weighted squares of residuals add up to their degrees of freedom; 0
+    where noise alone explains them.
+    """
+    freedom = len(found) - (2 if sloping else 1)
+
+    def squares(spread: float) -> float:
+        weights = 1 / (variance + spread)
+        residuals = found - _line(found, variance + spread, log_loss, sloping)
+        return float((weights * residuals**2).sum())
+
+    low, high = 0.0, 1.0
+    if squares(low) <= freedom:
+        return low
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if squares(middle) > freedom else (low, middle)
+    return low
+
+
+def _line(found: Floats, variance: Floats, log_loss: Floats, sloping: bool) -> Floats:
+    """The regression line of weighted least squares at each trial, (trials,)."""
+    level = np.full_like(found, np.average(found, weights=1 / variance))
+    if not sloping:
+        return level
+    centre = np.average(log_loss, weights=1 / variance)
+    line: Floats = level + _slope(found, variance, log_loss) * (log_loss - centre)
+    return line
+
+
+def _slope(found: Floats, variance: Floats, log_loss: Floats) -> float:
+    """Slope of weighted least squares; 0 where all losses are the same."""
+    weights = 1 / variance
+    x = log_loss - np.average(log_loss, weights=weights)
+    squares = float((weights * x * x).sum())
+    return float((weights * x * found).sum()) / squares if squares > 0 else 0.0
