@@ -6,9 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from truth import Truth
 
-from ztp_search.racing import Racing, promotion_quota, survivors
+from ztp_search.racing import (
+    Losses,
+    Racing,
+    Results,
+    first_rung,
+    predicted_differences,
+    survivors,
+)
 
 BATCH_SIZE = 64
 FINALISTS = 5
@@ -16,49 +22,60 @@ FINALISTS = 5
 
 @dataclass(frozen=True)
 class Replay:
-    """What a search on the truth came to.
+    """What a search on recorded results came to.
 
     winner: its configuration. image_evaluations: of trials and, once, of the unpruned model.
-    stopped: configurations that racing stopped. regret: accuracy that the best configuration has
-    on all images beyond the winner's, as a fraction of one.
+    stopped: configurations that racing stopped.
     """
 
     winner: int
     image_evaluations: int
     stopped: tuple[int, ...]
-    regret: float
 
 
 def replay(
-    truth: Truth, racing: Racing, order: npt.NDArray[np.int64], images: npt.NDArray[np.int64],
-    cohort: int | None = None,
+    correct: npt.NDArray[np.bool_], losses: Losses | None, unpruned: npt.NDArray[np.bool_],
+    racing: Racing, order: npt.NDArray[np.int64], images: npt.NDArray[np.int64],
+    first: int | None = None,
 ) -> Replay:  # fmt: skip
     """A search whose trial i is configuration order[i], on images in this order.
 
-    cohort: trials that race at a time; None: all. Ties are the lower trial number's, as there.
+    Args:
+        correct: Right or not, (configurations, images).
+        losses: Of the same; None where trials are told apart by right and wrong alone.
+        unpruned: Of the unpruned model, (images,).
+        racing: The rules.
+        order: Configurations in order of trial.
+        images: Images in order.
+        first: Images of the first rung, if not the default.
     """
-    correct = truth.correct[:, images][order]  # (trials, images)
-    rungs = racing.rungs(len(images), BATCH_SIZE)
-    complete: dict[int, npt.NDArray[np.bool_]] = {}
-    evaluations = len(images)
-    stopped: list[int] = []
-    size = cohort or len(order)
-    for first in range(0, len(order), size):
-        alive = list(range(first, min(first + size, len(order))))
-        last = alive[-1]
-        trials, before = len(alive), 0
-        for rung, seen in enumerate(rungs):
-            evaluations += len(alive) * (seen - before)
-            before = seen
-            if rung == len(rungs) - 1:
-                break
-            results = {trial: correct[trial, :seen] for trial in alive}
-            quota = promotion_quota(trials, rung)
-            surviving = survivors(racing, results, complete, quota, FINALISTS, last)
-            stopped += [int(order[trial]) for trial in alive if trial not in surviving]
-            alive = sorted(surviving)
-        complete.update((trial, correct[trial]) for trial in alive)
-    accuracies = correct.mean(1)
-    winner = max(complete, key=lambda trial: (accuracies[trial], -trial))
-    regret = float(accuracies.max() - accuracies[winner])
-    return Replay(int(order[winner]), evaluations, tuple(stopped), regret)
+    whole = {
+        trial: Results(correct[config, images], None if losses is None else losses[config, images])
+        for trial, config in enumerate(order.tolist())
+    }
+    first = first or first_rung(BATCH_SIZE, losses=losses is not None, on_cpu=True)
+    rungs = racing.rungs(len(images), first)
+    evaluations, before = len(images), 0
+    alive, stopped = sorted(whole), []
+    for rung, seen in enumerate(rungs):
+        evaluations += len(alive) * (seen - before)
+        before = seen
+        if rung == len(rungs) - 1:
+            break
+        results = {trial: whole[trial].first(seen) for trial in alive}
+        quota = racing.by(losses=losses is not None).quota(len(order), rung)
+        surviving = survivors(racing, results, {}, quota, FINALISTS, len(order) - 1)
+        stopped += [int(order[trial]) for trial in alive if trial not in surviving]
+        alive = sorted(surviving)
+    winner = chosen({trial: whole[trial] for trial in alive}, unpruned[images])
+    return Replay(int(order[winner]), evaluations, tuple(stopped))
+
+
+def chosen(complete: dict[int, Results], unpruned: npt.NDArray[np.bool_]) -> int:
+    """The winner among complete trials, as a study ranks them."""
+    numbers = sorted(complete)
+    scores = predicted_differences([complete[number] for number in numbers], unpruned).tolist()
+    ranked = sorted(
+        zip(numbers, scores, strict=True), key=lambda each: (-each[1], complete[each[0]].loss)
+    )
+    return ranked[0][0]

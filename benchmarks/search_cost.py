@@ -1,91 +1,165 @@
 """What racing saves, and what it costs in accuracy, on recorded results of every configuration.
 
-    python benchmarks/search_cost.py [--seeds 40] [--configurations 400] [--images 5000]
+    python benchmarks/search_cost.py [--seeds 100] [--truth digits:35%:1000 digits:50%:1000 …]
 
-The truth is every configuration on all images (benchmarks/truth.py). Then, over seeds of trial
-order and image order: regret, the points by which the racing search's winner lies below the best
-of all, and the share of the image evaluations of evaluating every trial in full (the unpruned
-model's are counted). To reach: regret 0.1 point on average, 1/15 of the images.
+From recorded results of 1,000 configurations (benchmarks/truth.py). Over seeds the images are cut
+in halves: the search is replayed on one, in random order of trials and images, and its winner is
+judged on the other, as is the winner of evaluating every configuration on all images of the first.
+Their difference is the regret; the unpruned model's image evaluations are counted. Full
+evaluation chooses by accuracy, or as the library ranks complete trials (with losses).
 
-Compared: the rules one by one, smaller cohorts, fewer trials and images.
+To reach: regret 0.05 point on average against the better of the two, for 1/50 of the image
+evaluations. Compared: rules, signals, first rungs, fewer trials, fewer images.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from common import record
-from replay import replay
+from replay import chosen, replay
 from truth import Truth, truth
 
-from ztp_search.racing import RACING
+from ztp_search.racing import RACING, Results
+
+TRUTHS = ("digits:35%:1000", "digits:50%:1000", "digits:68%:1000")
+BY_ACCURACY, AS_RANKED = "accuracy", "as complete trials are ranked"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to search. first: images of the first rung, if not the default."""
+
+    rule: str = "both"
+    signal: str = "total-variation"
+    first: int | None = None
+    trials: int | None = None
+    images: int | None = None
+    seeds: int | None = None
+
+    def __str__(self) -> str:
+        parts = [self.rule, self.signal]
+        parts += [f"from {self.first}"] if self.first else []
+        parts += [f"{self.trials} trials"] if self.trials else []
+        parts += [f"{self.images} images"] if self.images else []
+        return ", ".join(parts)
+
+
+WAYS = (
+    Way(),
+    Way(signal="correct"),
+    Way("halving"),
+    Way("evidence", seeds=10),
+    Way(first=8),
+    Way(first=32),
+    Way(first=64),
+    Way(trials=300),
+    Way(trials=100),
+    Way(images=512),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=40)
-    parser.add_argument("--configurations", type=int, default=400)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--budget", default="50%")
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--truth", nargs="+", default=list(TRUTHS))
     args = parser.parse_args()
-    known = truth(args.configurations, args.images, args.budget)
-    trials, images = known.correct.shape
-    accuracies = known.correct.mean(1)
-    print(f"unpruned {known.unpruned.mean():.4f}, best {accuracies.max():.4f}, "
-          f"median {np.median(accuracies):.4f}, worst {accuracies.min():.4f}")  # fmt: skip
-    rows: list[tuple[str, int, int, int | None]] = [("both", trials, images, None)]
-    rows += [(rule, trials, images, None) for rule in ("halving", "evidence")]
-    rows += [(rule, trials, images, size) for size in (128, 32) for rule in ("both", "halving")]
-    rows += [("both", n, images, None) for n in (64, 128, 256) if n < trials]
-    rows += [("both", n, 2000, None) for n in (64, trials) if images > 2000]
-    table = [_row(known, *row, seeds=args.seeds) for row in rows]
-    result = {
-        "arguments": vars(args),
-        "configurations": trials,
-        "images": images,
-        "accuracy": {
-            "unpruned": float(known.unpruned.mean()),
-            "best": float(accuracies.max()),
-            "median": float(np.median(accuracies)),
-            "worst": float(accuracies.min()),
-            "within_half_a_point_of_the_best": int((accuracies > accuracies.max() - 0.005).sum()),
-        },
-        "default": table[0],
-        "compared": table,
-    }
-    record("search_cost", result)
+    results = []
+    for name in args.truth:
+        space, budget, configurations = name.rsplit(":", 2)
+        known = truth(space, budget, int(configurations), args.images)
+        accuracies = known.correct.mean(1)
+        print(f"{name}: unpruned {known.unpruned_correct.mean():.4f}, best {accuracies.max():.4f}, "
+              f"median {np.median(accuracies):.4f}, worst {accuracies.min():.4f}")  # fmt: skip
+        full = Full(known, args.seeds)
+        table = [row(known, full, way, min(way.seeds or args.seeds, args.seeds)) for way in WAYS]
+        results.append(
+            {
+                "space": space.rsplit("/", 1)[-1].removesuffix(".yaml"),
+                "budget": budget,
+                "configurations": len(known.logits),
+                "search_images": args.images // 2,
+                "unpruned": float(known.unpruned_correct.mean()),
+                "best": float(accuracies.max()),
+                "median": float(np.median(accuracies)),
+                "full_minus_unpruned_points": full.means(),
+                "compared": table,
+            }
+        )
+    record("search_cost", {"arguments": vars(args), "truths": results})
 
 
-def _row(
-    known: Truth, rule: str, trials: int, images: int, cohort: int | None, *, seeds: int
-) -> dict[str, Any]:
-    regrets, shares = [], []
+class Full:
+    """What evaluating every configuration on all search images chooses, by seed.
+
+    judged: accuracy on the other images minus unpruned, in points, by way of choosing and seed.
+    """
+
+    def __init__(self, known: Truth, seeds: int) -> None:
+        self.correct, self.unpruned, self.losses = (
+            known.correct, known.unpruned_correct, known.losses(),
+        )  # fmt: skip
+        self.judged: dict[str, list[float]] = {BY_ACCURACY: [], AS_RANKED: []}
+        for seed in range(seeds):
+            mine, _ = self.halves(seed)
+            points = self.points(seed)
+            right = self.correct[:, mine].sum(1)
+            best = np.flatnonzero(right == right.max())
+            self.judged[BY_ACCURACY].append(float(points[best].mean()))  # of equals the average
+            every = {
+                i: Results(self.correct[i, mine], self.losses[i, mine]) for i in range(len(right))
+            }
+            self.judged[AS_RANKED].append(float(points[chosen(every, self.unpruned[mine])]))
+
+    def halves(self, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        order = np.random.default_rng([seed, 0]).permutation(self.correct.shape[1])
+        return order[: len(order) // 2], order[len(order) // 2 :]
+
+    def points(self, seed: int) -> npt.NDArray[np.float64]:
+        """Of every configuration, on the other images."""
+        _, theirs = self.halves(seed)
+        minus = self.correct[:, theirs].mean(1) - self.unpruned[theirs].mean()
+        return np.asarray(100 * minus)
+
+    def means(self) -> dict[str, float]:
+        return {name: float(np.mean(points)) for name, points in self.judged.items()}
+
+
+def row(known: Truth, full: Full, way: Way, seeds: int) -> dict[str, Any]:
+    best = max(full.judged, key=lambda name: float(np.mean(full.judged[name])))
+    regrets, winners, shares = [], [], []
     for seed in range(seeds):
-        generator = np.random.default_rng(seed)
-        order = generator.permutation(len(known.correct))[:trials]
-        pictures = generator.permutation(known.correct.shape[1])[:images]
-        found = replay(known, RACING[rule], order, pictures, cohort)
-        regrets.append(100 * found.regret)
-        shares.append(found.image_evaluations / (trials * images))
-    half = 1.96 * np.std(regrets, ddof=1) / seeds**0.5
-    row = {
-        "racing": rule,
-        "trials": trials,
-        "images": images,
-        "cohort": cohort or trials,
+        mine, _ = full.halves(seed)
+        order = np.random.default_rng([seed, 1]).permutation(len(full.correct))
+        found = replay(
+            full.correct, None if way.signal == "correct" else full.losses, full.unpruned,
+            RACING[way.rule], order[: way.trials], mine[: way.images], way.first,
+        )  # fmt: skip
+        points = full.points(seed)[found.winner]
+        winners.append(points)
+        regrets.append(full.judged[best][seed] - points)
+        shares.append(found.image_evaluations / (len(order[: way.trials]) * len(mine)))
+    half = 1.96 * float(np.std(regrets, ddof=1)) / math.sqrt(seeds)
+    mean = float(np.mean(regrets))
+    result = {
+        "way": str(way),
         "seeds": seeds,
-        "regret_points": float(np.mean(regrets)),
-        "regret_points_ci95": [float(np.mean(regrets) - half), float(np.mean(regrets) + half)],
-        "regret_points_worst": float(np.max(regrets)),
-        "share_of_image_evaluations": float(np.mean(shares)),
-        "one_in": float(1 / np.mean(shares)),
-    }
-    print(f"{rule:9} {trials:4} trials x {images} images, cohorts of {row['cohort']:4}: "
-          f"1/{row['one_in']:.1f} of the images, regret {row['regret_points']:.3f} "
-          f"± {half:.3f} points, worst {row['regret_points_worst']:.2f}", flush=True)  # fmt: skip
-    return row
+        "minus_unpruned_points": float(np.mean(winners)),
+        "regret_points": mean,
+        "regret_points_ci95_of_splits": [mean - half, mean + half],
+        "one_in": 1 / float(np.mean(shares)),
+        "one_in_of_all_configurations": len(full.correct) / len(order[: way.trials])
+        / float(np.mean(shares)),
+    }  # fmt: skip
+    print(f"  {result['way']:36} 1/{result['one_in']:.1f} of the images, regret {mean:+.3f} ± "
+          f"{half:.3f} points", flush=True)  # fmt: skip
+    return result
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import StoredTrial, StudyReader
 
-RUNGS = (16, 32, 64, 128, 256)
+RUNGS = (8, 16, 32, 64, 128, 256)
 
 
 class Interrupted(Exception):
@@ -120,7 +120,7 @@ def check_cohort(
     alive = {trial.number: trial for trial in trials}
     seen = RUNGS[-1]
     for rung in RUNGS[:-1]:
-        quota = -(-len(trials) // 2 ** (1 + RUNGS.index(rung)))  # a half, a quarter, rounded up
+        quota = -(-len(trials) // 3 ** (1 + RUNGS.index(rung)))  # a third, and again, rounded up
         cohort = {number: losses(trial)[:rung] for number, trial in alive.items()}
         going = slow_survivors(
             RACING[rule], cohort, complete, quota, finalists, trials[-1].number
@@ -146,11 +146,11 @@ def test_a_race_ends_as_the_rules_say(raced: Finished) -> None:
     ]
     check_race(raced.out)
     # Of four hand-set schedules three go on, as there must be finalists, if none is shown to be
-    # worse; of eight others half, half of these, and so on.
+    # worse; of eight others a third, or as many as are among the three best.
     states = [trial.state for trial in trials]
     assert 1 <= states[:4].count("complete") <= 3 and 1 <= states[4:].count("complete") <= 3
     assert raced.document["trials"]["pruned"] == states.count("pruned")
-    assert [trial.attrs["images"] for trial in trials].count(16) >= 1 + 4
+    assert [trial.attrs["images"] for trial in trials].count(8) >= 1 + 5
     images = sum(trial.attrs["images"] for trial in trials)
     assert raced.document["racing"] == {
         "rule": "both", "signal": "total-variation", "rungs": list(RUNGS),
@@ -232,14 +232,14 @@ def test_a_killed_race_goes_on_as_if_undisturbed(raced: Finished, tmp_path: Path
     same_evidence(tmp_path, raced)
 
 
-@pytest.mark.parametrize("after", [0, 6, 13, 17, 24, 30])
+@pytest.mark.parametrize("after", [0, 6, 16, 20, 27, 33])
 def test_wherever_the_driver_dies_the_race_ends_the_same(
     raced: Finished, tmp_path: Path, after: int
 ) -> None:
     with pytest.raises(Interrupted):
         race(tmp_path, Interrupting(after))
     # among the hand-set schedules on three of their rungs, and among those that were sampled
-    assert (len(stored(tmp_path)) == len(HAND_SET)) == (after < 15)
+    assert (len(stored(tmp_path)) == len(HAND_SET)) == (after < 18)
     race(tmp_path)
     same_evidence(tmp_path, raced)
 
@@ -451,7 +451,7 @@ def test_a_resume_keeps_the_finalists_of_cohorts_that_have_begun(
     raced: Finished, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        race(tmp_path, Interrupting(17))
+        race(tmp_path, Interrupting(20))
     assert {trial.state for trial in stored(tmp_path)[len(HAND_SET) :]} == {"running"}
     race(tmp_path, candidates=1)
     assert results(stored(tmp_path)) == results(stored(raced.out))

@@ -18,8 +18,6 @@ from ztp_search.racing import (
     Results,
     first_rung,
     lot,
-    promotion_quota,
-    remaining_evaluations,
     shown_equal,
     survivors,
 )
@@ -209,8 +207,8 @@ def test_among_equal_trials_a_lower_number_is_of_no_advantage() -> None:
 
 
 @pytest.mark.parametrize("batch, losses, on_cpu, images", [
-    (1, True, True, 1), (8, True, True, 8), (16, True, True, 16), (17, True, True, 16),
-    (48, True, True, 16), (64, True, True, 16), (256, True, True, 16),
+    (1, True, True, 1), (7, True, True, 7), (8, True, True, 8), (9, True, True, 8),
+    (48, True, True, 8), (64, True, True, 8), (256, True, True, 8),
     (1, True, False, 1), (8, True, False, 8), (16, True, False, 16), (48, True, False, 48),
     (64, True, False, 64), (256, True, False, 256),
     (1, False, True, 64), (8, False, True, 64), (16, False, True, 64), (48, False, True, 96),
@@ -248,16 +246,22 @@ def test_rungs_double_from_the_first_to_all_images(images: int, first: int) -> N
         assert rungs[-2] < images <= 2 * rungs[-2]
 
 
-def test_halving_promotes_half_from_each_rung() -> None:
-    assert [promotion_quota(100, rung) for rung in range(8)] == [50, 25, 13, 7, 4, 2, 1, 1]
+def test_halving_promotes_a_third_from_each_rung_and_a_half_of_bits() -> None:
+    assert [BOTH.quota(100, rung) for rung in range(6)] == [34, 12, 4, 2, 1, 1]
+    assert BOTH.by(losses=True) == BOTH
+    bits = BOTH.by(losses=False)
+    assert (bits.halving, bits.evidence) == (True, True)
+    assert [bits.quota(100, rung) for rung in range(8)] == [50, 25, 13, 7, 4, 2, 1, 1]
 
 
 def test_remaining_evaluations_by_hand() -> None:
     rungs = (64, 128, 256, 400)
-    assert remaining_evaluations(8, rungs, 0, True) == 8 * 64 + 4 * 64 + 2 * 128 + 1 * 144
-    assert remaining_evaluations(8, rungs, 2, True) == 8 * 128 + 4 * 144
-    assert remaining_evaluations(8, rungs, 0, False) == 8 * 400
-    assert BOTH.share_of_first_rung(rungs) == 512 / (512 + 256 + 256 + 144)
+    assert BOTH.remaining_evaluations(27, rungs, 0) == 27 * 64 + 9 * 64 + 3 * 128 + 1 * 144
+    assert BOTH.remaining_evaluations(27, rungs, 2) == 27 * 128 + 9 * 144
+    bits = HALVING.by(losses=False)
+    assert bits.remaining_evaluations(8, rungs, 0) == 8 * 64 + 4 * 64 + 2 * 128 + 1 * 144
+    assert EVIDENCE.remaining_evaluations(8, rungs, 0) == 8 * 400
+    assert bits.share_of_first_rung(rungs) == 512 / (512 + 256 + 256 + 144)
     assert OFF.share_of_first_rung((400,)) == 1.0
 
 

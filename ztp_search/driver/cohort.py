@@ -18,8 +18,6 @@ from ztp_search.evaluation.tasks import Failure
 from ztp_search.racing import (
     Racing,
     Results,
-    promotion_quota,
-    remaining_evaluations,
     shown_equal,
     survivors,
 )
@@ -105,8 +103,8 @@ class Cohort:
     def remaining_images(self) -> float:
         """Image evaluations that the trials still need, if halving alone decides."""
         images = self.rungs[self.rung] - self._images_before(self.rung)
-        climbing = self.running / (2 if self.racing.halving else 1)
-        later = remaining_evaluations(climbing, self.rungs, self.rung + 1, self.racing.halving)
+        climbing = self.running / (self.racing.kept_of if self.racing.halving else 1)
+        later = self.racing.remaining_evaluations(climbing, self.rungs, self.rung + 1)
         return max(0, self.running - self.climbed) * images + later
 
     def _images_before(self, rung: int) -> int:
@@ -177,7 +175,7 @@ class Cohort:
             if trial.images_seen >= images
         }
         surviving = survivors(
-            self.racing, reached, self.complete, promotion_quota(len(self.trials), rung),
+            self.racing, reached, self.complete, self.racing.quota(len(self.trials), rung),
             self.finalists, max(self.trials, default=0),
         )  # fmt: skip
         for number in sorted(reached.keys() - surviving):

@@ -18,7 +18,7 @@ from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import cost_dict, flops
-from ztp_search.racing import RACING, Results, predicted_differences, remaining_evaluations
+from ztp_search.racing import RACING, Results, predicted_differences
 from ztp_search.samplers import SAMPLERS, Known, Refine, Sampler
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
@@ -111,7 +111,7 @@ class TrialRunner:
         self.evaluator = evaluator
         self.study = study
         self.seconds = seconds
-        self.racing = RACING[settings.racing]
+        self.racing = RACING[settings.racing].by(losses=settings.racing_signal != "correct")
         self.rungs = rungs
         self.plans = [CohortPlan(**each) for each in study.attributes().get("cohorts", [])]
         seed = settings.sources.seed
@@ -318,7 +318,7 @@ class TrialRunner:
         total = max(self.settings.trials + self.settings.refine, self.plans[-1].stop, done)
         images = cohort.remaining_images()
         later = max(0, total - self.finished - len(cohort.trials))
-        images += remaining_evaluations(later, cohort.rungs, 0, self.racing.halving)
+        images += self.racing.remaining_evaluations(later, cohort.rungs, 0)
         left = images / speed if speed > 0 else None
         if left is not None and self.seconds is not None:
             left = min(left, self._seconds_left())

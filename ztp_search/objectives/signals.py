@@ -2,7 +2,7 @@
 
 Right or wrong is one bit per image. The total-variation distance between a trial's output
 distribution and a target distribution says on every image how much pruning has done, and so ranks
-trials on far fewer images (`benchmarks/signal.py`). It is called the loss of an image, and is kept
+trials on far fewer images (`benchmarks/signals.py`). It is called the loss of an image, and is kept
 in 16 bits: of whole numbers every sum is exact, whatever the order.
 """
 

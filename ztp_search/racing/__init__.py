@@ -7,8 +7,6 @@ from ztp_search.racing.rules import (
     Racing,
     first_rung,
     lot,
-    promotion_quota,
-    remaining_evaluations,
     shown_equal,
     survivors,
 )
@@ -46,8 +44,6 @@ __all__ = [
     "lot",
     "paired_difference",
     "predicted_differences",
-    "promotion_quota",
-    "remaining_evaluations",
     "shown_equal",
     "shown_to_lose_more",
     "shown_worse",

@@ -24,6 +24,8 @@ FEWEST = 5
 """Trials that a regression is fitted to; of fewer, accuracy decides."""
 LEAST_LOSS = 1e-5
 """Added before the logarithm is taken of a mean loss."""
+SAME = 1e-9
+"""Logarithms that lie no farther apart are those of the same loss."""
 
 
 def predicted_differences(field: Sequence[Results], unpruned: Correct) -> Floats:
@@ -40,9 +42,8 @@ def predicted_differences(field: Sequence[Results], unpruned: Correct) -> Floats
     if len(field) < FEWEST or any(each.losses is None for each in field):
         return found
     log_loss = np.log([each.loss + LEAST_LOSS for each in field])
-    sloping = bool(_slope(found, variance, log_loss) < 0)  # else noise: loss is no accuracy
-    spread = _spread(found, variance, log_loss, sloping)
-    line = _line(found, variance + spread, log_loss, sloping)
+    spread = _spread(found, variance, log_loss)
+    line = _line(found, variance + spread, log_loss)
     own = spread / (variance + spread)  # how much a trial's own accuracy counts
     predicted: Floats = line + own * (found - line)
     return predicted
@@ -57,17 +58,17 @@ def _difference(results: Results, unpruned: Correct) -> tuple[float, float]:
     return (wins - losses) / n, (up + down - (up - down) ** 2) / n
 
 
-def _spread(found: Floats, variance: Floats, log_loss: Floats, sloping: bool) -> float:
+def _spread(found: Floats, variance: Floats, log_loss: Floats) -> float:
     """Variance of true accuracies about the regression line, by the method of moments.
 
     The value at which the weighted squares of residuals add up to their degrees of freedom; 0
     where noise alone explains them.
     """
-    freedom = len(found) - (2 if sloping else 1)
+    freedom = len(found) - (2 if _slope(found, variance, log_loss) < 0 else 1)
 
     def squares(spread: float) -> float:
         weights = 1 / (variance + spread)
-        residuals = found - _line(found, variance + spread, log_loss, sloping)
+        residuals = found - _line(found, variance + spread, log_loss)
         return float((weights * residuals**2).sum())
 
     low, high = 0.0, 1.0
@@ -79,19 +80,19 @@ def _spread(found: Floats, variance: Floats, log_loss: Floats, sloping: bool) ->
     return low
 
 
-def _line(found: Floats, variance: Floats, log_loss: Floats, sloping: bool) -> Floats:
+def _line(found: Floats, variance: Floats, log_loss: Floats) -> Floats:
     """The regression line of weighted least squares at each trial, (trials,)."""
-    level = np.full_like(found, np.average(found, weights=1 / variance))
-    if not sloping:
-        return level
-    centre = np.average(log_loss, weights=1 / variance)
-    line: Floats = level + _slope(found, variance, log_loss) * (log_loss - centre)
+    weights = 1 / variance
+    centre = np.average(log_loss, weights=weights)
+    slope = _slope(found, variance, log_loss)
+    line: Floats = np.average(found, weights=weights) + slope * (log_loss - centre)
     return line
 
 
 def _slope(found: Floats, variance: Floats, log_loss: Floats) -> float:
-    """Slope of weighted least squares; 0 where all losses are the same."""
+    """Slope of weighted least squares; 0 where it would have more loss mean more accuracy."""
+    if np.ptp(log_loss) < SAME:
+        return 0.0
     weights = 1 / variance
     x = log_loss - np.average(log_loss, weights=weights)
-    squares = float((weights * x * x).sum())
-    return float((weights * x * found).sum()) / squares if squares > 0 else 0.0
+    return min(0.0, float((weights * x * found).sum() / (weights * x * x).sum()))

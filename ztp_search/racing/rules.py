@@ -4,9 +4,10 @@ The trials of a cohort climb rungs, each of twice as many images as the one befo
 by their mean loss (of right and wrong alone: by how many are right). After a rung one or both of
 two rules stop trials (`benchmarks/search_cost.py` compares them); the others survive:
 
-halving    stops all but the best half of the cohort after the first rung, all but the best quarter
-           after the second, and so on (sequential halving; Karnin, Koren and Somekh 2013), but
-           none of the `finalists` best of the study.
+halving    stops all but the best third of the cohort after the first rung, all but the best ninth
+           after the second, and so on, but none of the `finalists` best of the study. Of right and
+           wrong alone it keeps halves, as sequential halving does (Karnin, Koren and Somekh 2013);
+           with losses thirds lead to the same winners for half of the work.
 evidence   stops those that are shown to be worse than the rung's incumbent, by a test that holds
            however often one looks and however many trials the incumbent was chosen from: a
            betting e-process on paired differences, with a union bound over those trials.
@@ -21,7 +22,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,9 +30,10 @@ from ztp_search.racing.results import LOSS_UNITS, Results
 from ztp_search.racing.sequential_test import shown_to_lose_more, shown_worse
 from ztp_search.racing.statistics import paired_difference
 
-FIRST_RUNG_IMAGES = 16
-"""With losses, on CPUs: a forward of 16 takes 7 to 14 % longer per image than one of 64, one of 8
-25 to 30 %; and on fewer images good trials are stopped by chance (`benchmarks/signal.py`)."""
+FIRST_RUNG_IMAGES = 8
+"""With losses, on CPUs, where a forward of 8 takes a quarter to a half longer per image than one of
+64: from 16 on, the winners are no better and the search takes longer
+(`benchmarks/search_cost.py`)."""
 FIRST_RUNG_OF_BITS = 64
 GROWTH = 2
 TOLERANCE = 0.002
@@ -42,10 +44,18 @@ ERROR = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Racing:
-    """Which rules stop trials early; with neither, every trial is evaluated on all images."""
+    """Which rules stop trials early; with neither, every trial is evaluated on all images.
+
+    kept_of: halving keeps one of so many trials.
+    """
 
     halving: bool
     evidence: bool
+    kept_of: int = 3
+
+    def by(self, *, losses: bool) -> Racing:
+        """For trials that are told apart by losses, or by right and wrong alone."""
+        return self if losses else replace(self, kept_of=2)
 
     def rungs(self, images: int, first: int) -> tuple[int, ...]:
         """How many images a trial has been evaluated on after each rung.
@@ -66,7 +76,26 @@ class Racing:
 
     def share_of_first_rung(self, rungs: Sequence[int]) -> float:
         """Which part of a cohort's image evaluations is on its first rung, if halving decides."""
-        return rungs[0] / remaining_evaluations(1.0, rungs, 0, self.halving)
+        return rungs[0] / self.remaining_evaluations(1.0, rungs, 0)
+
+    def quota(self, trials: int, rung: int) -> int:
+        """How many trials of a cohort halving promotes from a rung.
+
+        Args:
+            trials: Of the whole cohort, as it began.
+            rung: Number of the rung, from 0.
+        """
+        share: int = self.kept_of ** (rung + 1)
+        return -(-trials // share)  # rounded up
+
+    def remaining_evaluations(self, trials: float, rungs: Sequence[int], first: int) -> float:
+        """Image evaluations that are left to trials before rung `first`, if halving decides."""
+        images = 0.0
+        for rung in range(first, len(rungs)):
+            images += trials * (rungs[rung] - (rungs[rung - 1] if rung else 0))
+            if self.halving:
+                trials /= self.kept_of
+        return images
 
 
 def first_rung(batch_size: int, *, losses: bool, on_cpu: bool) -> int:
@@ -106,7 +135,7 @@ def survivors(
         cohort: Trial number -> results on the images up to this rung, of those that reached it.
         complete: Trial number -> results of those that were complete before; those on fewer
             images than this rung's are not compared.
-        quota: How many halving promotes; see `promotion_quota`.
+        quota: How many halving promotes; see `Racing.quota`.
         finalists: How many of the study's best halving never stops.
         rivals: How many other trials might have become the incumbent, those that racing stopped
             before included: the evidence asked for grows with their number.
@@ -167,26 +196,3 @@ def shown_equal(finalists: Sequence[Results], looks: int) -> bool:
 def lot(number: int) -> bytes:
     """What decides between equal trials: drawn from the number, but in no order of numbers."""
     return hashlib.blake2b(number.to_bytes(8), digest_size=8).digest()
-
-
-def promotion_quota(trials: int, rung: int) -> int:
-    """How many trials of a cohort halving promotes from a rung.
-
-    Args:
-        trials: Of the whole cohort, as it began.
-        rung: Number of the rung, from 0.
-    """
-    share: int = GROWTH ** (rung + 1)
-    return -(-trials // share)  # rounded up
-
-
-def remaining_evaluations(
-    trials: float, rungs: Sequence[int], first: int, halving: bool
-) -> float:
-    """Image evaluations that are left to trials before rung `first`, if halving alone decides."""
-    images = 0.0
-    for rung in range(first, len(rungs)):
-        images += trials * (rungs[rung] - (rungs[rung - 1] if rung else 0))
-        if halving:
-            trials /= GROWTH
-    return images

@@ -67,7 +67,7 @@ def add_arguments(parser: Parser) -> None:
     add("--refine", type=natural, metavar="N",
         help="N more trials close to the best ones found (default 0)")
     add("--racing", choices=tuple(RACING),
-        help="who goes on to more images: the better half (halving), who is not shown to be worse "
+        help="who goes on to more images: the best third (halving), who is not shown to be worse "
              "(evidence), both (default), or everybody (off)")
     add("--racing-signal", choices=tuple(SIGNALS),
         help="what trials are told apart by: how far their outputs are from the unpruned model's "
