@@ -155,6 +155,8 @@ class Cohort:
         correct = self.evaluator.score("search", outcome.predictions, trial.images_seen)
         unpruned = self.evaluator.score("search", self.evaluator.unpruned("search"))
         attrs = trial.add(outcome, correct, unpruned) | {"rung": rung}
+        if trial.results.losses is not None:
+            attrs |= self.evaluator.signal.measured(trial.results.loss)
         if rung == len(self.rungs) - 1:
             trial.state = "complete"
             self.running -= 1

@@ -49,11 +49,12 @@ def evaluate_baselines(evaluator: Evaluator, study: StudyDriver, budget: Budget)
     """Evaluate the baselines on the search images.
 
     Of a baseline's shapes the one that does best on these images stands for it, which makes it
-    the strongest opponent. Those that were trials have been evaluated.
+    the strongest opponent. Those that were trials have been evaluated, on fewer images where they
+    were shown to be worse: then the other shape does better.
     """
     reference = study.attributes()["reference"]
     stored = study.trials()
-    trials = {trial.config: trial for trial in stored if trial.state == "complete"}
+    trials = {trial.config: trial for trial in stored if trial.state in ("complete", "pruned")}
     failed = {trial.config for trial in stored if trial.state == "failed"}
     objective, geometry = evaluator.objective.name, evaluator.geometry
     for name, baseline in BASELINES.items():
@@ -64,21 +65,24 @@ def evaluate_baselines(evaluator: Evaluator, study: StudyDriver, budget: Budget)
         record: dict[str, Any] | None = None
         if configs:
             stage = f"evaluating {baseline.title}"
-            values = {
-                shape: trials[config].value or 0.0
+            found = {
+                shape: (int(trials[config].attrs["images"]), trials[config].value or 0.0)
                 for shape, config in configs.items()
                 if config in trials
             }
-            missing = {shape: configs[shape] for shape in configs if shape not in values}
+            missing = {shape: configs[shape] for shape in configs if shape not in found}
+            images = evaluator.image_count("search")
             for shape, outcome in evaluator.outcomes("search", missing, stage) if missing else ():
-                values[shape] = accuracy(evaluator.score("search", outcome.predictions))
-            reference["image_evaluations"] += evaluator.image_count("search") * len(missing)
-            best = max(configs, key=lambda shape: values[shape])
+                value = accuracy(evaluator.score("search", outcome.predictions))
+                found[shape] = images, value
+            reference["image_evaluations"] += images * len(missing)
+            best = max(configs, key=lambda shape: found[shape])
             record = {
                 "shape": best,
                 "config": configs[best].to_dict(),
                 "gflops": flops(geometry, configs[best]).gflops(),
-                objective: values[best],
+                "images": found[best][0],
+                objective: found[best][1],
             }
         reference[name] = record
         study.set_attribute("reference", reference)

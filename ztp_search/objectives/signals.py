@@ -50,7 +50,7 @@ class Signal(ABC):
         """
 
     def measured(self, loss: float) -> dict[str, float]:
-        """What a mean loss says, under the name that documents have for it."""
+        """What a mean loss says, under the name that studies and documents have for it."""
         return {self.name.replace("-", "_"): loss}
 
 

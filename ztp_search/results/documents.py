@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ztp_search.errors import StudyError
-from ztp_search.objectives import SIGNALS
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.pruning.schedules import BASELINES, OPPONENT
 from ztp_search.study import StoredTrial, StudyReader
 
+MEASURED = ("total_variation", "label_probability")
+"""What the signals of racing measure, on the images that a trial has seen."""
 LARGE = {"correct", "losses", "predictions"}
 """Per-image results: in the database, but in no document."""
 
@@ -80,7 +81,7 @@ def _evidence(study: StudyReader, trial: StoredTrial) -> dict[str, Any]:
         "minus_unpruned": trial.attrs["minus_unpruned"],
         "minus_unpruned_ci95": trial.attrs["minus_unpruned_ci95"],
         "vhf_fallback_share": trial.attrs["fallback_share"],
-        **_loss(study, trial),
+        **{key: trial.attrs[key] for key in MEASURED if key in trial.attrs},
     }
     holdout = attributes.get("holdout")
     if holdout is None or trial.config.digest() not in holdout["candidates"]:
@@ -132,9 +133,16 @@ def holdout_table(study: StudyReader) -> dict[str, Any] | None:
 
 
 def strongest(reference: Mapping[str, Any], objective: str) -> str | None:
-    """The baseline that does best on the search images; None where none fits."""
-    fitting = {name: reference[name][objective] for name in BASELINES if reference.get(name)}
-    return max(fitting, key=lambda name: fitting[name]) if fitting else None
+    """The baseline that does best on the search images; None where none fits.
+
+    One that racing has stopped on fewer images was shown to be worse than those that it has not.
+    """
+    fitting = {name: reference[name] for name in BASELINES if reference.get(name)}
+    return max(
+        fitting,
+        key=lambda name: (fitting[name].get("images", 0), fitting[name][objective]),
+        default=None,
+    )
 
 
 def verdict(winner: Mapping[str, Any], opponent: str | None) -> str:
@@ -175,13 +183,6 @@ def winners_curse(winner: Mapping[str, Any]) -> str:
 def _origin(trial: StoredTrial) -> dict[str, str]:
     """Where a trial comes from that was known beforehand: `hand_set`, `enqueued`."""
     return {key: trial.attrs[key] for key in ("hand_set", "enqueued") if key in trial.attrs}
-
-
-def _loss(study: StudyReader, trial: StoredTrial) -> dict[str, float]:
-    """`total_variation` or its like: what racing went by, on the search images."""
-    if "loss" not in trial.attrs:
-        return {}
-    return SIGNALS[study.contract["racing"]["signal"]].measured(trial.attrs["loss"])
 
 
 def _baseline_accuracies(record: Mapping[str, Any], objective: str) -> dict[str, float | None]:

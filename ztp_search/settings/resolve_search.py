@@ -20,7 +20,8 @@ from ztp_search.settings.resolved import (
 )
 from ztp_search.space import SearchSpace, load_space, shipped_spaces
 
-DEFAULTS = {"trials": 500, "images": 2000, "holdout": 3000, "batch_size": 64}
+DEFAULTS = {"trials": 1000, "images": 5000, "holdout": 3000, "batch_size": 64}
+"""Where neither the user nor the space says otherwise; `images` is a bound."""
 DEFAULT_SPACE, ANY_SPACE = "deit_small", "any"
 
 
