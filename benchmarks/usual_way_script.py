@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--budget", default="50%")
     parser.add_argument("--least", type=float, default=0.99, help="share of the budget; 0: any")
     parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--seconds", type=float, help="stop after so long, whatever --trials says")
     parser.add_argument("--store", type=Path, required=True, help="decoded search images")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -259,7 +260,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                num_samples=args.trials,
+                num_samples=-1 if args.seconds else args.trials,
+                time_budget_s=args.seconds,
                 max_concurrent_trials=args.workers,
                 metric="accuracy",
                 mode="max",
@@ -271,11 +273,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        results = tuner.fit()
+        found = tuner.fit()
     ray.shutdown()
-    if results.errors:
-        raise results.errors[0]
-    best = results.get_best_result()
+    if found.errors:
+        raise found.errors[0]
+    results = [each for each in found if "ended" in (each.metrics or {})]  # not cut short
+    best = found.get_best_result()
     return {
         "first": min(result.metrics["began"] for result in results),
         "last": max(result.metrics["ended"] for result in results),

@@ -169,20 +169,26 @@ def _holdout_table(holdout: Mapping[str, Any]) -> Table:
         for name, record in baselines.items()
         if record
     )
+    every = holdout["candidates"]
+    varies = any("total_variation" in finalist for finalist in every)
+    ranked = "; TV: mean total variation from the unpruned model's output on the search images, "
+    ranked += "by which and by the accuracy on them trials are ranked"
     table = _table(
         f"{objective} in % on {holdout['images']:,} holdout images, which chose nothing; "
-        f"differences in points with 95 % intervals{about}",
-        "", "GFLOPs", "search", "holdout", "− unpruned", *_against(baselines),
+        f"differences in points with 95 % intervals{about}{ranked if varies else ''}",
+        "", "GFLOPs", *(["TV"] if varies else []), "search", "holdout", "− unpruned",
+        *_against(baselines),
     )  # fmt: skip
-    table.add_row("unpruned", "", "", _percent(holdout["unpruned"][objective]))
+    blank = [""] * varies
+    table.add_row("unpruned", "", *blank, "", _percent(holdout["unpruned"][objective]))
     for name, record in baselines.items():
         if record:
             table.add_row(
-                BASELINES[name].label, f"{record['gflops']['total']:.3g}", "",
+                BASELINES[name].label, f"{record['gflops']['total']:.3g}", *blank, "",
                 _percent(record[objective]), _difference(record, "unpruned"),
             )  # fmt: skip
     table.add_section()
-    for finalist in holdout["candidates"]:
+    for finalist in every:
         name = f"trial {finalist['trial']}"
         if "hand_set" in finalist:
             name += f", {BASELINES[finalist['hand_set'].split(' ')[0]].label}"
@@ -190,6 +196,7 @@ def _holdout_table(holdout: Mapping[str, Any]) -> Table:
             name += f", {Path(finalist['enqueued']).name}"
         table.add_row(
             name, f"{finalist['gflops']['total']:.3g}",
+            *([f"{finalist['total_variation']:.4f}"] if varies else []),
             _percent(finalist[f"search_{objective}"]), _percent(finalist[objective]),
             _difference(finalist, "unpruned"),
             *(_difference(finalist, name) for name in baselines),

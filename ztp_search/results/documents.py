@@ -81,7 +81,7 @@ def _evidence(study: StudyReader, trial: StoredTrial) -> dict[str, Any]:
         "minus_unpruned": trial.attrs["minus_unpruned"],
         "minus_unpruned_ci95": trial.attrs["minus_unpruned_ci95"],
         "vhf_fallback_share": trial.attrs["fallback_share"],
-        **{key: trial.attrs[key] for key in MEASURED if key in trial.attrs},
+        **_measured(trial),
     }
     holdout = attributes.get("holdout")
     if holdout is None or trial.config.digest() not in holdout["candidates"]:
@@ -116,6 +116,7 @@ def holdout_table(study: StudyReader) -> dict[str, Any] | None:
                     f"search_{objective}": trial.value,
                     "search_minus_unpruned": trial.attrs["minus_unpruned"],
                     **_origin(trial),
+                    **_measured(trial),
                     **_small(record),
                 }
             )
@@ -183,6 +184,11 @@ def winners_curse(winner: Mapping[str, Any]) -> str:
 def _origin(trial: StoredTrial) -> dict[str, str]:
     """Where a trial comes from that was known beforehand: `hand_set`, `enqueued`."""
     return {key: trial.attrs[key] for key in ("hand_set", "enqueued") if key in trial.attrs}
+
+
+def _measured(trial: StoredTrial) -> dict[str, float]:
+    """`total_variation` or its like."""
+    return {key: trial.attrs[key] for key in MEASURED if key in trial.attrs}
 
 
 def _baseline_accuracies(record: Mapping[str, Any], objective: str) -> dict[str, float | None]:
