@@ -55,7 +55,7 @@ WAYS = (
     Way(signal="correct"),
     Way("halving"),
     Way("evidence", seeds=10),
-    Way(first=8),
+    Way(first=16),
     Way(first=32),
     Way(first=64),
     Way(trials=300),

@@ -34,7 +34,7 @@ HELP = "search for the best configuration under a budget (the default)"
 DESCRIPTION = (
     "Finds the best way to drop and merge tokens of a vision transformer under a GFLOPs budget. "
     "The same command again resumes the study. Try it without network or GPU: "
-    "ztp-search --space digits --budget 68%"
+    "ztp-search --space digits --budget 50%"
 )
 
 
