@@ -108,7 +108,7 @@ def search(job: Job) -> dict[str, Any]:
     name = f"{Path(job.space).stem}-{job.budget}-{job.method}-{job.trials}-{job.images}-{job.seed}"
     settings = ztp_search.SearchSettings(
         space=job.space, budget=job.budget, method=job.method, seed=job.seed, trials=job.trials,
-        images=job.images, holdout=job.holdout, candidates=1, workers=0, study=name,
+        images=job.images, holdout=job.holdout, workers=0, study=name,
         out=CACHE / "methods", storage=f"sqlite:///{CACHE / 'methods' / f'{name}.db'}",
     )  # fmt: skip
     result = ztp_search.search(settings)

@@ -3,10 +3,9 @@
     python benchmarks/samplers.py [--seeds 3] [--budget 50%] [--trials 100 500 2000]
 
 Searches of the digits space, raced as always; a fifth of the trials of "+ refine" are refinements.
-Learning samplers are run once per seed with the most trials and read off at fewer: what they
-propose does not depend on how many there will be. The others race all of their trials at once, and
-so are run for every number of trials. Each winner is then measured on the same holdout images,
-which chose nothing. Differences from Monte Carlo are paired by seed.
+All trials of a search race together, so it is run for every number of trials. Each winner is then
+measured on the same holdout images, which chose nothing. Differences from Monte Carlo are paired
+by seed.
 
 Studies are kept under benchmarks/.cache, so the script can be stopped and started again;
 `--only` runs some of the samplers, and `--report` only reports what is there.
@@ -57,17 +56,10 @@ def main() -> None:
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     if not args.report:
-        for seed, way in itertools.product(range(args.seeds), args.only):
-            for trials in _runs(way, args.trials):
-                print(f"seed {seed}: {way}, {trials} trials", flush=True)
-                search(_settings(args, way, trials, seed), Spoken())
+        for seed, trials, way in itertools.product(range(args.seeds), args.trials, args.only):
+            print(f"seed {seed}: {way}, {trials} trials", flush=True)
+            search(_settings(args, way, trials, seed), Spoken())
     _report(args)
-
-
-def _runs(way: str, trials: list[int]) -> list[int]:
-    """Which numbers of trials need a search of their own."""
-    learns = way in SAMPLERS and SAMPLERS[way].generation is not None
-    return [max(trials)] if learns else sorted(trials)
 
 
 def _settings(args: argparse.Namespace, way: str, trials: int, seed: int) -> SearchSettings:
@@ -86,13 +78,14 @@ def _name(args: argparse.Namespace, way: str, trials: int, seed: int) -> str:
 def _report(args: argparse.Namespace) -> None:
     found: dict[tuple[str, int, int], tuple[StoredTrial, int]] = {}
     for way, trials, seed in itertools.product(WAYS, args.trials, range(args.seeds)):
-        stored = _stored(args, way, trials, seed)
-        complete = [trial for trial in stored if trial.state == "complete"]
-        if not stored:
+        try:
+            with StudyReader.open(STORAGE, _name(args, way, trials, seed)) as study:
+                stored, best = study.trials(), study.best(1)
+        except StudyError:
             continue
-        best = min(complete, key=lambda t: (-(t.value or 0), t.number))
-        images = sum(trial.attrs["images"] for trial in stored)
-        found[way, trials, seed] = best, images
+        if best and all(trial.state != "running" for trial in stored):
+            images = sum(trial.attrs["images"] for trial in stored)
+            found[way, trials, seed] = best[0], images
     right = _on_holdout(args, {best.config for best, _ in found.values()})
     rows = []
     for trials, way in itertools.product(args.trials, WAYS):
@@ -108,21 +101,6 @@ def _report(args: argparse.Namespace) -> None:
             rows.append(_row(way, trials, mine, right, gains))
     results = {"arguments": vars(args), "holdout_images": HOLDOUT, "rows": rows}
     record(f"samplers_{args.budget.rstrip('%')}", results)
-
-
-def _stored(args: argparse.Namespace, way: str, trials: int, seed: int) -> list[StoredTrial]:
-    """The first so many trials of a study that has them, or none."""
-    learns = way in SAMPLERS and SAMPLERS[way].generation is not None
-    for size in sorted(args.trials):
-        if size == trials or (learns and size > trials):
-            try:
-                with StudyReader.open(STORAGE, _name(args, way, size, seed)) as study:
-                    found = [trial for trial in study.trials() if trial.number < trials]
-            except StudyError:
-                continue
-            if len(found) == trials and all(trial.state != "running" for trial in found):
-                return found
-    return []
 
 
 def _row(

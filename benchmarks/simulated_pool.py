@@ -42,6 +42,7 @@ from ztp_search.evaluation.ray_pool import QUEUED_PER_WORKER, RayPool
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.tasks import Results, Task
 from ztp_search.pruning.budget import parse_budget
+from ztp_search.racing import RACING, first_rung
 from ztp_search.settings import WorkerOptions
 from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
@@ -157,7 +158,8 @@ def results_of(task: Task, labels: np.ndarray[Any, Any], seconds: float) -> Resu
         wrong = generator.random(len(task.images)) < 0.05 + 0.1 * ((number * 37 % 100) / 100)
         right = labels[task.images.start : task.images.stop]
         predictions = np.where(wrong, -1, right).astype(np.int32)
-        out.append(RangeResult(predictions, 0, seconds))
+        losses = np.where(wrong, 30_000, generator.integers(0, 3_000, len(wrong)))
+        out.append(RangeResult(predictions, 0, seconds, losses.astype(np.uint16)))
     return out
 
 
@@ -207,13 +209,18 @@ class SleepingEvaluator(Evaluator):
         images: Any = SimpleNamespace(search=labels, holdout=labels)
         loaded = LoadedModel(model, {}, "")
         runtime = Runtime("cpu", "fp32", BATCH_SIZE)
-        super().__init__(sources, loaded, images, runtime, "top1", WorkerOptions(), progress)
+        super().__init__(
+            sources, loaded, images, runtime, "top1", WorkerOptions(), progress, "total-variation"
+        )
         self.sleeping = pool
         wrong = np.random.default_rng(1).random(len(labels)) < 0.05
         self.use_unpruned("search", np.where(wrong, -1, labels).astype(np.int32))
 
     def pool(self) -> Simulated:
         return self.sleeping
+
+    def hold_targets(self) -> None:
+        """Losses are made up."""
 
     def labels(self, image_set: str) -> np.ndarray[Any, Any]:
         labels: Any = self.images.search
@@ -241,9 +248,11 @@ def simulate(
         )  # fmt: skip
         settings: Any = SimpleNamespace(
             trials=trials, refine=0, sampler="monte-carlo", racing=racing, candidates=5,
-            sources=SimpleNamespace(seed=0),
+            racing_signal="total-variation", enqueued={}, sources=SimpleNamespace(seed=0),
         )  # fmt: skip
-        search = TrialRunner(settings, evaluator, study, decoder, None)
+        first = first_rung(BATCH_SIZE, losses=True, on_cpu=False)
+        rungs = RACING[racing].rungs(images, first)
+        search = TrialRunner(settings, evaluator, study, decoder, rungs, None)
         timed.wrap(study, "start", "database")
         timed.wrap(study, "update", "database")
         timed.wrap(search.samplers["monte-carlo"], "propose", "sampling")

@@ -221,6 +221,26 @@ def test_counts_are_those_of_its_layers_one_after_another(
 
 
 @ALL
+@pytest.mark.parametrize("seed", range(20))
+def test_every_token_that_a_layer_takes_out_meets_one_fate(method: Method, seed: int) -> None:
+    config = drawn(method, DIGITS, seed)
+    tokens = token_counts(DIGITS, config)
+    for layer in config.layers:
+        arriving, left = (tokens[layer.after_block - 1 + i] - DIGITS.prefix_tokens for i in (0, 1))
+        fates = method.taken_out(config, layer, arriving, left)
+        assert len(fates) == len(method.fates) and min(fates) >= 0
+        assert sum(fates) == arriving - left
+
+
+def test_the_fates_of_tokens_by_hand() -> None:
+    layer = PruningLayer(3, retention=0.7, s_tokens=10, merge_share=0.25)  # of 100: 60 are left
+    zero_tprune = METHODS["zero-tprune"]
+    assert zero_tprune.taken_out(PruningConfig((layer,)), layer, 100, 60) == (10, 0, 22, 8)
+    merging = PruningConfig((layer,), similar="merge")
+    assert zero_tprune.taken_out(merging, layer, 100, 60) == (0, 10, 22, 8)
+
+
+@ALL
 def test_more_retention_or_more_tokens_never_leave_fewer(method: Method) -> None:
     values = {name: min(value + 3, 5) if isinstance(value, int) else value
               for name, value in method.fields.items()}  # fmt: skip
