@@ -41,6 +41,7 @@ from ztp_search.evaluation.ray_cluster import connect
 from ztp_search.evaluation.ray_pool import QUEUED_PER_WORKER, RayPool
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.tasks import Results, Task
+from ztp_search.objectives import Distributions
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.racing import RACING, first_rung
 from ztp_search.settings import WorkerOptions
@@ -67,6 +68,8 @@ class SleepingPool:
         self._free_at = [0.0] * workers
         self._free = [(0.0, w) for w in range(workers)]  # when each will have done all it has
         self._done: list[tuple[float, int, Task]] = []
+
+    def hold_targets(self, image_set: str, targets: Distributions) -> None: ...
 
     @property
     def room(self) -> int:

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--loader", default="timm", choices=("timm", "tensors"))
     args = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         settings = SearchSettings(
