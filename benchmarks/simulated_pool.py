@@ -251,7 +251,7 @@ def simulate(
         )  # fmt: skip
         settings: Any = SimpleNamespace(
             trials=trials, refine=0, sampler="monte-carlo", racing=racing, candidates=5,
-            racing_signal="total-variation", enqueued={}, sources=SimpleNamespace(seed=0),
+            enqueued={}, sources=SimpleNamespace(seed=0),
         )  # fmt: skip
         first = first_rung(BATCH_SIZE, losses=True, on_cpu=False)
         rungs = RACING[racing].rungs(images, first)

@@ -205,7 +205,7 @@ class Evaluator:
 
         From then on, outcomes on search images have losses, unless the signal has no use for any.
         """
-        if self._holds_targets or self.signal.name == "correct":
+        if self._holds_targets or not self.signal.soft:
             return
         path = distributions_path(self._unpruned_path("search"))
         unpruned: Distributions | None = read_array(path, np.float32, self.image_count("search"))
@@ -213,7 +213,7 @@ class Evaluator:
             unpruned = self._evaluate_unpruned("search").distributions
             assert unpruned is not None  # as workers are asked for them
         targets = self.signal.targets(unpruned, self.labels("search"))
-        assert targets is not None
+        assert targets is not None  # as it is soft
         self.pool().hold_targets("search", targets)
         self._holds_targets = True
 
@@ -281,7 +281,7 @@ class Evaluator:
             runtime=self.runtime,
             objective=self.objective.name,
             cache_bytes=self.workers.cache_bytes,
-            distributions=self.signal.name != "correct",
+            distributions=self.signal.soft,
         )
 
 

@@ -104,7 +104,7 @@ def _rungs(settings: ResolvedSearch, evaluator: Evaluator) -> tuple[int, ...]:
     """How many images a trial has seen after each rung."""
     first = first_rung(
         evaluator.runtime.batch_size,
-        losses=settings.racing_signal != "correct",
+        losses=evaluator.signal.soft,
         on_cpu=evaluator.runtime.device == "cpu",
     )
     return RACING[settings.racing].rungs(evaluator.image_count("search"), first)

@@ -111,7 +111,7 @@ class TrialRunner:
         self.evaluator = evaluator
         self.study = study
         self.seconds = seconds
-        self.racing = RACING[settings.racing].by(losses=settings.racing_signal != "correct")
+        self.racing = RACING[settings.racing].by(losses=evaluator.signal.soft)
         self.rungs = rungs
         self.plans = [CohortPlan(**each) for each in study.attributes().get("cohorts", [])]
         seed = settings.sources.seed

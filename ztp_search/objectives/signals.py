@@ -29,10 +29,12 @@ class Signal(ABC):
 
     Attributes:
         name: what `racing_signal` takes.
+        soft: whether trials have losses; else they are told apart by right and wrong alone.
         needs_labels: whether every image must have a label.
     """
 
     name: ClassVar[str]
+    soft: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
 
     @abstractmethod
@@ -46,7 +48,7 @@ class Signal(ABC):
             labels: the images' labels, (images,); -1 where unknown.
 
         Returns:
-            (images, classes), or None where right and wrong alone decide.
+            (images, classes), or None where the signal is not soft.
         """
 
     def measured(self, loss: float) -> dict[str, float]:
@@ -89,6 +91,7 @@ class Correct(Signal):
     """Right or wrong, as the objective has it, and nothing else."""
 
     name = "correct"
+    soft = False
 
     def targets(
         self, unpruned: Distributions, labels: npt.NDArray[np.int64]
