@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ztp_search.racing.results import Results
-from ztp_search.racing.statistics import Correct
+from ztp_search.racing.statistics import Correct, discordant
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,11 +51,8 @@ def predicted_differences(field: Sequence[Results], unpruned: Correct) -> Floats
 
 def _difference(results: Results, unpruned: Correct) -> tuple[float, float]:
     """Paired difference of accuracy, and its variance with one pair of each kind added."""
-    n = len(results)
-    correct, reference = results.correct, unpruned[:n]
-    wins, losses = int(np.sum(correct & ~reference)), int(np.sum(~correct & reference))
-    up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
-    return (wins - losses) / n, (up + down - (up - down) ** 2) / n
+    pairs = discordant(results.correct, unpruned[: len(results)])
+    return (pairs.wins - pairs.losses) / pairs.images, pairs.variance / pairs.images
 
 
 def _spread(found: Floats, variance: Floats, log_loss: Floats) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,33 @@ def standard_error(correct: Correct) -> float:
     return math.sqrt(p * (1.0 - p) / len(correct))
 
 
+class Discordant(NamedTuple):
+    """Images on which two configurations differ, and what they say of the difference.
+
+    wins, losses: images that only the first, only the other got right. images: all of them.
+    """
+
+    wins: int
+    losses: int
+    images: int
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Of wins and of losses, with one of each added, as few images may show none."""
+        return (self.wins + 1) / (self.images + 2), (self.losses + 1) / (self.images + 2)
+
+    @property
+    def variance(self) -> float:
+        """Of the difference on one image, by these rates."""
+        up, down = self.rates
+        return up + down - (up - down) ** 2
+
+
+def discordant(first: Correct, other: Correct) -> Discordant:
+    """Count the images on which two equally long results differ."""
+    return Discordant(int(np.sum(first & ~other)), int(np.sum(~first & other)), len(first))
+
+
 def paired_difference(
     first: Correct, other: Correct, confidence: float = 0.95
 ) -> PairedDifference:
@@ -60,12 +87,11 @@ def paired_difference(
         raise ValueError(
             f"two equally long results are needed, but got {first.shape} and {other.shape}"
         )
-    n = len(first)
-    wins = int(np.sum(first & ~other))
-    losses = int(np.sum(~first & other))
-    up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
+    pairs = discordant(first, other)
+    wins, losses, n = pairs
+    up, down = pairs.rates
     z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
-    half = z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    half = z * math.sqrt(pairs.variance / (n + 2))
     low, high = max(-1.0, up - down - half), min(1.0, up - down + half)
     return PairedDifference((wins - losses) / n, (low, high), wins, losses, n)
 
@@ -95,12 +121,10 @@ def estimate(correct: Correct, unpruned: Correct) -> Estimate:
         raise ValueError(f"results of 1 to {images} images are needed, but got {n}")
     if n == images:
         return Estimate(accuracy(correct), standard_error(correct))
-    wins = int(np.sum(correct & ~unpruned[:n]))
-    losses = int(np.sum(~correct & unpruned[:n]))
+    pairs = discordant(correct, unpruned[:n])
     p = accuracy(unpruned)
-    value = min(1.0, max(0.0, p + (wins - losses) / n))
-    up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
-    spread = up + down - (up - down) ** 2
+    value = min(1.0, max(0.0, p + (pairs.wins - pairs.losses) / n))
+    up, down = pairs.rates
     covariance = -down - p * (up - down)  # where u = 1, d is -1 or 0
-    variance = max(0.0, p * (1.0 - p) + 2.0 * covariance) / images + spread / n
+    variance = max(0.0, p * (1.0 - p) + 2.0 * covariance) / images + pairs.variance / n
     return Estimate(value, math.sqrt(variance))
