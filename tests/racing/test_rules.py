@@ -59,7 +59,9 @@ def test_survivors_are_those_that_the_rules_promote(
     everyone = [row[:length] for row, length in zip(results, seen, strict=True)]
 
     def of(row: npt.NDArray[np.generic]) -> Results:
-        return Results(np.ones(len(row), np.bool_), row) if losses else Results(row)  # type: ignore
+        if losses:
+            return Results(np.ones(len(row), np.bool_), row.astype(np.uint16))
+        return Results(row.astype(np.bool_))
 
     fast = dict(zip(numbers, map(of, everyone), strict=True))
     slow: dict[int, Seen] = dict(zip(numbers, [row.tolist() for row in everyone], strict=True))

@@ -64,8 +64,12 @@ class Request:
         """With no more search images than the source has beside the holdout, but with one."""
         if sources[0].sequential:  # its length is not known
             return self
-        taken = self.holdout if len(sources) == 1 else 0
-        return replace(self, images=max(1, min(self.images, len(sources[0]) - taken)))
+        left = len(sources[0]) - self.beside(sources)
+        return replace(self, images=max(1, min(self.images, left)))
+
+    def beside(self, sources: Sequence[Source]) -> int:
+        """How many holdout images come from the source of the search images."""
+        return self.holdout if len(sources) == 1 else 0
 
     def key(self, sources: Sequence[Source], class_map: str | None, num_classes: int) -> str:
         """Name of the folder: a digest of the request and of what stands behind the sources."""
@@ -90,10 +94,10 @@ def make_stores(path: Path, request: Request, sources: Sequence[Source]) -> None
         _make_stores(path, request, sources)
     except _TooFew as few:
         # a stream, or images that are there twice or cannot be read
-        taken = request.holdout if len(sources) == 1 else 0
-        if not (request.at_most and few.source is sources[0] and few.found > taken):
+        left = few.found - request.beside(sources)
+        if not (request.at_most and few.source is sources[0] and left > 0):
             raise
-        _make_stores(path, replace(request, images=few.found - taken), sources)
+        _make_stores(path, replace(request, images=left), sources)
 
 
 def _make_stores(path: Path, request: Request, sources: Sequence[Source]) -> None:

@@ -15,12 +15,7 @@ from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.scheduler import Configs, Outcome
 from ztp_search.evaluation.tasks import Failure
-from ztp_search.racing import (
-    Racing,
-    Results,
-    shown_equal,
-    survivors,
-)
+from ztp_search.racing import Racing, Results, shown_equal, survivors
 from ztp_search.study import StudyDriver, Update
 
 KIND = "trial"

@@ -21,15 +21,18 @@ def pack(array: npt.NDArray[Any]) -> str:
 
 def unpack_bits(text: str, images: int) -> Correct:
     """Return the booleans that `pack` wrote, (images,)."""
-    data = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
-    return np.unpackbits(data, count=images).astype(np.bool_)
+    return np.unpackbits(_unpack(text, np.uint8), count=images).astype(np.bool_)
 
 
 def unpack_predictions(text: str) -> Predictions:
     """Return the int32 that `pack` wrote, (images,)."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.int32)
+    return _unpack(text, np.int32)
 
 
 def unpack_losses(text: str) -> Losses:
     """Return the uint16 that `pack` wrote, (images,)."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint16)
+    return _unpack(text, np.uint16)
+
+
+def _unpack(text: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)

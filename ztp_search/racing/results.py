@@ -39,10 +39,12 @@ class Results:
 
     def then(self, following: Results) -> Results:
         """With the results of the images that follow."""
+        if not len(self):
+            return following
+        assert (self.losses is None) == (following.losses is None)
         losses = None
-        if following.losses is not None:
-            before = [] if self.losses is None else [self.losses]
-            losses = np.concatenate([*before, following.losses])
+        if self.losses is not None and following.losses is not None:
+            losses = np.concatenate([self.losses, following.losses])
         return Results(np.concatenate([self.correct, following.correct]), losses)
 
     @property

@@ -106,14 +106,8 @@ def log_wealth(differences: npt.NDArray[Any]) -> Floats:
     rows = max(1, BLOCK // max(1, images))
     for first in range(0, challengers, rows):
         d = differences[first : first + rows].astype(np.float64)  # (rows, images)
-        logs = np.stack([_log1p(stake * d).sum(1) for stake in STAKES])  # (stakes, rows)
+        with np.errstate(divide="ignore"):  # where the whole stake is lost
+            logs = np.stack([np.log1p(stake * d).sum(1) for stake in STAKES])  # (stakes, rows)
         top = logs.max(0)
         wealth[first : first + rows] = top + np.log(np.exp(logs - top).mean(0))
     return wealth
-
-
-def _log1p(x: Floats) -> Floats:
-    """log(1 + x), where the whole stake may be lost."""
-    with np.errstate(divide="ignore"):
-        logs: Floats = np.log1p(x)
-    return np.maximum(logs, -1e9)
