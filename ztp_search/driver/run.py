@@ -18,8 +18,9 @@ from ztp_search.backbones import geometry_of
 from ztp_search.backbones.loading import load_model
 from ztp_search.driver.confirm import confirm_finalists, evaluate_baselines, evaluate_unpruned
 from ztp_search.driver.evaluator import Evaluator, check_labels, decode_images
+from ztp_search.driver.known import check_enqueued
 from ztp_search.driver.progress import Progress
-from ztp_search.driver.trials import TrialRunner, check_enqueued
+from ztp_search.driver.trials import TrialRunner
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import Runtime, resolve_runtime
 from ztp_search.objectives import OBJECTIVES, SIGNALS

@@ -8,15 +8,14 @@ only add to them.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from ztp_search.driver.cohort import Cohort, Wave
 from ztp_search.driver.evaluator import Evaluator
+from ztp_search.driver.known import known_configs
 from ztp_search.driver.progress import Status
 from ztp_search.driver.racing_trial import RacingTrial
-from ztp_search.errors import ConfigError
-from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.racing import RACING, Results, predicted_differences
 from ztp_search.samplers import SAMPLERS, Known, Refine, Sampler
@@ -27,43 +26,6 @@ from ztp_search.study import NewTrial, StudyDriver
 KNOWN, REFINE = "known", "refine"
 CHUNK_PER_WORKER, SMALLEST_CHUNK, LARGEST_CHUNK = 16, 32, 256
 """Trials that are proposed and started at a time: two tenths of a second of the driver at most."""
-
-
-def known_configs(
-    enqueued: Mapping[str, PruningConfig], decoder: Decoder
-) -> dict[PruningConfig, dict[str, str]]:
-    """What is known beforehand and meets the budget, with where it comes from.
-
-    The enqueued configurations first, then the hand-set schedules.
-    """
-    known: dict[PruningConfig, dict[str, str]] = {}
-    for name, config in enqueued.items():
-        if not decoder.refusal(config):
-            known.setdefault(config, {})["enqueued"] = name
-    for name, config in decoder.hand_set().items():
-        known.setdefault(config, {})["hand_set"] = name
-    return known
-
-
-def check_enqueued(
-    enqueued: Mapping[str, PruningConfig], decoders: Collection[Decoder]
-) -> None:
-    """Refuse what can be a trial under none of the budgets.
-
-    Raises:
-        ConfigError: names the file and why.
-    """
-    for name, config in enqueued.items():
-        reasons = []
-        for decoder in decoders:
-            try:
-                reasons.append(decoder.refusal(config))
-            except ConfigError as error:
-                raise ConfigError(f"`enqueue` {name} does not fit the model: {error}") from None
-        if all(reasons):
-            raise ConfigError(
-                f"`enqueue` {name} can be no trial of this search: {reasons[0]}; give another file"
-            )
 
 
 @dataclass(slots=True)
