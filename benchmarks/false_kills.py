@@ -19,12 +19,11 @@ import argparse
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from common import record
 from replay import replay
-from truth import Truth, truth
+from truth import Truth, named_truth
 
-from ztp_search.racing import RACING, Losses, Results, first_rung, survivors
+from ztp_search.racing import RACING
 
 MARGIN = 0.005
 TRUTHS = ("digits:35%:1000", "digits:50%:1000", "digits:68%:1000")
@@ -39,13 +38,11 @@ def main() -> None:
     args = parser.parse_args()
     results = []
     for name in args.truth:
-        space, budget, configurations = name.rsplit(":", 2)
-        known = truth(space, budget, int(configurations), args.images)
+        known, about = named_truth(name, args.images)
         print(name)
         results.append(
             {
-                "space": space.rsplit("/", 1)[-1].removesuffix(".yaml"),
-                "budget": budget,
+                **about,
                 "simulated": [
                     simulated(known, better, losses, args.runs)
                     for better in (0, 50) for losses in (True, False)
@@ -71,9 +68,11 @@ def simulated(known: Truth, better: int, losses: bool, runs: int) -> dict[str, A
         drawn[:better] = np.where(whole, unpruned, drawn[:better])
         lost[:better] = np.where(whole, 0, lost[:better])
         order = generator.permutation(images)
-        alive = raced(drawn[:, order], lost[:, order] if losses else None)
-        stopped[0] += trials - better - sum(trial >= better for trial in alive)
-        stopped[1] += better - sum(trial < better for trial in alive)
+        found = replay(
+            drawn, lost if losses else None, unpruned, RACING["evidence"], np.arange(trials), order
+        )
+        stopped[0] += sum(trial >= better for trial in found.stopped)
+        stopped[1] += sum(trial < better for trial in found.stopped)
     result = {
         "signal": "total-variation" if losses else "correct",
         "better_by_points": 100 * min(MARGIN, gap),
@@ -87,20 +86,6 @@ def simulated(known: Truth, better: int, losses: bool, runs: int) -> dict[str, A
     print(f"  {result['signal']}: of {trials - better} equal ones "
           f"{result['equal_stopped']:.2%} stopped{told}", flush=True)  # fmt: skip
     return result
-
-
-def raced(correct: npt.NDArray[np.bool_], losses: Losses | None) -> set[int]:
-    """Those that the evidence rule leaves, after all rungs."""
-    racing, trials = RACING["evidence"], len(correct)
-    first = first_rung(64, losses=losses is not None, on_cpu=True)
-    alive = set(range(trials))
-    for seen in racing.rungs(correct.shape[1], first):
-        cohort = {
-            trial: Results(correct[trial, :seen], None if losses is None else losses[trial, :seen])
-            for trial in alive
-        }
-        alive = survivors(racing, cohort, {}, trials, 0, trials - 1)
-    return alive
 
 
 def recorded(known: Truth, rule: str, seeds: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from common import record
 from replay import chosen, replay
-from truth import Truth, truth
+from truth import Truth, named_truth
 
 from ztp_search.racing import RACING, Results
 
@@ -72,8 +72,7 @@ def main() -> None:
     args = parser.parse_args()
     results = []
     for name in args.truth:
-        space, budget, configurations = name.rsplit(":", 2)
-        known = truth(space, budget, int(configurations), args.images)
+        known, about = named_truth(name, args.images)
         accuracies = known.correct.mean(1)
         print(f"{name}: unpruned {known.unpruned_correct.mean():.4f}, best {accuracies.max():.4f}, "
               f"median {np.median(accuracies):.4f}, worst {accuracies.min():.4f}")  # fmt: skip
@@ -81,9 +80,7 @@ def main() -> None:
         table = [row(known, full, way, min(way.seeds or args.seeds, args.seeds)) for way in WAYS]
         results.append(
             {
-                "space": space.rsplit("/", 1)[-1].removesuffix(".yaml"),
-                "budget": budget,
-                "configurations": len(known.logits),
+                **about,
                 "search_images": args.images // 2,
                 "unpruned": float(known.unpruned_correct.mean()),
                 "best": float(accuracies.max()),

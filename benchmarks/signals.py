@@ -27,7 +27,7 @@ from common import record
 from replay import FINALISTS, chosen
 from scipy.special import log_softmax
 from scipy.stats import rankdata
-from truth import Truth, truth
+from truth import Truth, named_truth
 
 from ztp_search.racing import RACING, Results
 
@@ -155,14 +155,11 @@ def main() -> None:
     args = parser.parse_args()
     results = []
     for name in args.truth:
-        space, budget, configurations = name.rsplit(":", 2)
-        known = truth(space, budget, int(configurations), args.images)
+        known, about = named_truth(name, args.images)
         each = signals(known)
         accuracies = known.correct.mean(1)
         result = {
-            "space": space.rsplit("/", 1)[-1].removesuffix(".yaml"),
-            "budget": budget,
-            "configurations": int(configurations),
+            **about,
             "accuracy": {
                 "unpruned": float(known.unpruned_correct.mean()),
                 "mean": float(accuracies.mean()),
@@ -174,7 +171,7 @@ def main() -> None:
         }
         results.append(result)
         shown = {key: round(100 * value, 1) for key, value in result["accuracy"].items()}
-        print(f"{result['space']} at {budget}: {shown}")
+        print(f"{about['space']} at {about['budget']}: {shown}")
         for signal, by_count in result["rank_correlation"].items():
             print(f"  {signal:26}", " ".join(f"{n}: {v[0]:.2f}" for n, v in by_count.items()))
         for signal, row in result["races"].items():

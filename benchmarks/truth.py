@@ -14,6 +14,7 @@ import multiprocessing
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,15 @@ class Truth:
         targets = distribution(torch.from_numpy(self.unpruned))
         rows = [losses(torch.from_numpy(each), targets).numpy() for each in self.logits]
         return np.stack(rows).astype(np.uint16)
+
+
+def named_truth(name: str, images: int) -> tuple[Truth, dict[str, Any]]:
+    """The truth of "SPACE:BUDGET:CONFIGURATIONS", and how results name it."""
+    space, budget, configurations = name.rsplit(":", 2)
+    about = {
+        "space": Path(space).stem, "budget": budget, "configurations": int(configurations),
+    }  # fmt: skip
+    return truth(space, budget, int(configurations), images), about
 
 
 def truth(space: str, budget: str, configurations: int, images: int) -> Truth:

@@ -32,8 +32,8 @@ from ztp_search.racing.statistics import paired_difference
 
 FIRST_RUNG_IMAGES = 8
 """With losses, on CPUs, where a forward of 8 takes a quarter to a half longer per image than one of
-64: from 16 on, the winners are no better and the search takes longer
-(`benchmarks/search_cost.py`)."""
+64. From 32 on, winners are 0.15 points better on one task and 0.07 worse on another, for three
+times the image evaluations (`benchmarks/search_cost.py`)."""
 FIRST_RUNG_OF_BITS = 64
 GROWTH = 2
 TOLERANCE = 0.002
