@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ztp_search.racing import (
+    FINALISTS,
     Losses,
     Racing,
     Results,
@@ -17,7 +18,6 @@ from ztp_search.racing import (
 )
 
 BATCH_SIZE = 64
-FINALISTS = 5
 
 
 @dataclass(frozen=True)

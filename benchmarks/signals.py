@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from common import record
-from replay import FINALISTS, chosen
+from replay import chosen
 from scipy.special import log_softmax
 from scipy.stats import rankdata
 from truth import Truth, named_truth
 
-from ztp_search.racing import RACING, Results
+from ztp_search.racing import FINALISTS, RACING, Results
 
 Floats = npt.NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from ztp_search.driver.known import known_configs
 from ztp_search.driver.progress import Status
 from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.pruning.cost import cost_dict, flops
-from ztp_search.racing import RACING, Results, predicted_differences
+from ztp_search.racing import FINALISTS, RACING, Results, predicted_differences
 from ztp_search.samplers import SAMPLERS, Known, Refine, Sampler
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
@@ -36,7 +36,7 @@ class CohortPlan:
         sampler: proposes them; "known" what is known beforehand, "refine" what lies around the
             best.
         start, stop: trial numbers.
-        finalists: as it was asked for when the cohort began.
+        finalists: that halving leaves; of what was asked for when the cohort began.
         exhausted: the cohort ended because the sampler found no further configuration, and so is
             not asked again.
     """
@@ -116,7 +116,8 @@ class TrialRunner:
             if left[0] == REFINE:  # a generation's parents are the best of the race before
                 size = min(size, Refine.generation)
             start = self.plans[-1].stop if self.plans else 0
-            self.plans.append(CohortPlan(left[0], start, start + size, self.settings.candidates))
+            finalists = max(FINALISTS, self.settings.candidates)
+            self.plans.append(CohortPlan(left[0], start, start + size, finalists))
             self._store_plans()
             yield self.plans[-1]
 

@@ -3,6 +3,7 @@
 from ztp_search.racing.prediction import predicted_differences
 from ztp_search.racing.results import LOSS_UNITS, NOTHING, Losses, Results
 from ztp_search.racing.rules import (
+    FINALISTS,
     RACING,
     Racing,
     first_rung,
@@ -27,6 +28,7 @@ from ztp_search.racing.statistics import (
 )
 
 __all__ = [
+    "FINALISTS",
     "LOSS_UNITS",
     "NOTHING",
     "RACING",

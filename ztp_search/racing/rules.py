@@ -35,6 +35,9 @@ FIRST_RUNG_IMAGES = 8
 64. From 32 on, winners are 0.15 points better on one task and 0.07 worse on another, for three
 times the image evaluations (`benchmarks/search_cost.py`)."""
 FIRST_RUNG_OF_BITS = 64
+FINALISTS = 5
+"""So many of a study's best halving never stops, however few are asked for: what is told of one
+trial alone at last is what its losses foretell (`predicted_differences`)."""
 GROWTH = 2
 TOLERANCE = 0.002
 """Accuracies that lie no farther apart are equal to those who wait for the last rungs."""
