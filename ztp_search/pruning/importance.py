@@ -33,7 +33,8 @@ def wpr(
     """
     images, heads, n, _ = attention.shape
     chunk = max(1, CPU_CHUNK_ELEMENTS // (heads * n * n))
-    if attention.device.type == "cpu" and images > chunk:
+    in_chunks = attention.device.type == "cpu" and not torch.compiler.is_exporting()
+    if in_chunks and images > chunk:
         parts = [slice(first, first + chunk) for first in range(0, images, chunk)]
         masks = [None if alive is None else alive[part] for part in parts]
         return torch.cat(

@@ -32,6 +32,8 @@ def take_tokens(
 ) -> Float[Tensor, "B K F"]:
     """The tokens at these positions, image by image (whole rows: faster than gather)."""
     images, n, width = x.shape
+    if torch.compiler.is_exporting():  # the number of images stays free
+        return x.gather(1, positions[..., None].expand(-1, -1, width))
     first = torch.arange(0, images * n, n, device=x.device)[:, None]
     rows = x.reshape(images * n, width).index_select(0, (positions + first).flatten())
     return rows.view(images, -1, width)

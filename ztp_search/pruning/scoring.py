@@ -43,12 +43,31 @@ def partition(
     elif how == "position":
         order = torch.arange(n, device=importance.device).expand(images, -1)
     else:
-        order = importance.argsort(dim=-1, descending=True, stable=True)
+        order = descending(importance)
     if how in ("alternate", "position"):
         return order[:, 1::2], order[:, 0::2]
     if how == "sequential-i":
         return order[:, :a_size], order[:, a_size:]
     return order[:, n - a_size :], order[:, : n - a_size]
+
+
+def descending(values: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+    """Positions from the greatest value to the least; of equal ones the lower comes first.
+
+    Exported programs know no stable sort: in them equal values come as the runtime likes.
+    """
+    if torch.compiler.is_exporting():
+        return values.topk(values.shape[-1], dim=-1).indices
+    return values.argsort(dim=-1, descending=True, stable=True)
+
+
+def alive_first(alive: Bool[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+    """Ascending positions of the tokens that are alive, then those of the others."""
+    if torch.compiler.is_exporting():  # none are equal, so that any sort will do
+        n = alive.shape[-1]
+        later = torch.arange(n, device=alive.device) / (2 * n)
+        return descending(alive.to(torch.float32) - later)
+    return alive.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
 
 
 @lru_cache(maxsize=1024)
@@ -73,7 +92,11 @@ def best_match(
         squares = b.square().sum(-1)[:, None, :] - 2.0 * (a @ b.transpose(1, 2))
         least, match = squares.min(-1)
         return -(least + a.square().sum(-1)), match
-    least, match = torch.cdist(a, b, p=1.0).min(-1)
+    if torch.compiler.is_exporting():  # cdist is no operator of ONNX
+        distance = (a[:, :, None] - b[:, None]).abs().sum(-1)
+    else:
+        distance = torch.cdist(a, b, p=1.0)
+    least, match = distance.min(-1)
     return -least, match
 
 
@@ -195,7 +218,7 @@ class _Graph:
         """Prune all but the `kept` most important of the `ranked` patch tokens that are alive."""
         alive = self.patches[:, self.prefix :]
         masked = importance.masked_fill(~alive, -math.inf)
-        order = masked.argsort(dim=-1, descending=True, stable=True) + self.prefix
+        order = descending(masked) + self.prefix
         merge = round_half_up(merge_share * (ranked - kept))
         if merge:
             self.moves.append(self._closest(order[:, kept:ranked], order[:, :kept], merge))
@@ -219,7 +242,7 @@ class _Graph:
         if self.alive is None:
             return torch.arange(self.tokens, device=self.device).expand(self.images, -1)
         if self._order is None:
-            self._order = self.alive.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+            self._order = alive_first(self.alive)
         return self._order[:, : self.prefix + patches]
 
     def _closest(self, a: Tensor, b: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -230,7 +253,7 @@ class _Graph:
             take_tokens(self.features, a).to(dtype), take_tokens(self.features, b).to(dtype),
             self.config.metric,
         )  # fmt: skip
-        closest = similarity.argsort(dim=-1, descending=True, stable=True)[:, :count]
+        closest = descending(similarity)[:, :count]
         return a.gather(1, closest), b.gather(1, match.gather(1, closest))
 
     def _prune(self, tokens: Tensor) -> None:
