@@ -1,7 +1,7 @@
 """What merging is worth: winners of the paper's space, of merging alone, and of the joint space.
 
     python benchmarks/methods.py [--spaces digits ztp-runs/photographs/photographs.yaml]
-                                 [--budgets 35% 50% 68% 80%] [--seeds 5] [--trials 256]
+                                 [--budgets 35% 50% 68% 80%] [--seeds 5] [--trials 1000]
                                  [--images 2000] [--holdout 5000] [--processes 2]
 
 `tools/train_photographs.py` makes the second model and its space. Every search is of the same
@@ -70,7 +70,7 @@ def main() -> None:
                         default=["digits", "ztp-runs/photographs/photographs.yaml"])
     parser.add_argument("--budgets", nargs="+", default=["35%", "50%", "68%", "80%"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=256)
+    parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--holdout", type=int, default=5000)
     parser.add_argument("--processes", type=int, default=2)
@@ -108,7 +108,7 @@ def search(job: Job) -> dict[str, Any]:
     name = f"{Path(job.space).stem}-{job.budget}-{job.method}-{job.trials}-{job.images}-{job.seed}"
     settings = ztp_search.SearchSettings(
         space=job.space, budget=job.budget, method=job.method, seed=job.seed, trials=job.trials,
-        images=job.images, holdout=job.holdout, workers=0, study=name,
+        images=job.images, holdout=job.holdout, candidates=1, workers=0, study=name,
         out=CACHE / "methods", storage=f"sqlite:///{CACHE / 'methods' / f'{name}.db'}",
     )  # fmt: skip
     result = ztp_search.search(settings)

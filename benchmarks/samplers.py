@@ -1,28 +1,38 @@
-"""Which way of proposing configurations wins at 100, 500 and 2,000 trials.
+"""Which way of proposing configurations wins, and what more Monte Carlo trials find.
 
-    python benchmarks/samplers.py [--seeds 3] [--budget 50%] [--trials 100 500 2000]
+    python benchmarks/samplers.py [--seeds 5] [--budgets 35% 50% 68%] [--trials 300 1000 3000]
+                                  [--ways monte-carlo qmc …] [--processes 2]
 
-Searches of the digits space, raced as always; a fifth of the trials of "+ refine" are refinements.
-All trials of a search race together, so it is run for every number of trials. Each winner is then
-measured on the same holdout images, which chose nothing. Differences from Monte Carlo are paired
-by seed.
+Searches of the digits space, raced as always, all trials of one together; a fifth of the trials of
+"+ refine" are refinements. At equal numbers of trials the image evaluations, which are recorded,
+are nearly equal. Each winner is then measured on the same holdout images, which chose nothing.
+Differences from Monte Carlo of as many trials are paired by seed, which also draws the order of the
+images, with Student's interval over seeds.
 
-Studies are kept under benchmarks/.cache, so the script can be stopped and started again;
-`--only` runs some of the samplers, and `--report` only reports what is there.
+Studies and holdout results are kept under benchmarks/.cache, so the script can be stopped and
+started again, with other ways and numbers of trials; `--report` only reports what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import multiprocessing
+import os
+import statistics
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from common import CACHE, record
+from scipy.stats import t as student
 
 from ztp_search import SearchSettings, search
 from ztp_search.driver.evaluator import open_evaluator
-from ztp_search.driver.progress import Progress, Status
+from ztp_search.driver.packing import pack, unpack_bits
+from ztp_search.driver.progress import Progress
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import resolve_runtime
 from ztp_search.pruning.config import PruningConfig
@@ -30,127 +40,157 @@ from ztp_search.samplers import SAMPLERS
 from ztp_search.settings import resolve_search
 from ztp_search.study import StoredTrial, StudyReader
 
-WAYS = (*SAMPLERS, "monte-carlo + refine")
-STORAGE = f"sqlite:///{CACHE / 'samplers.db'}"
-HOLDOUT = 5000
+BASE = "monte-carlo"
+WAYS = (*SAMPLERS, f"{BASE} + refine")
+FOLDER = CACHE / "samplers"
 
 
-class Spoken(Progress):
-    """A line every 500 trials."""
+@dataclass(frozen=True)
+class Job:
+    """One search of the digits space by one way."""
 
-    said = 0
+    budget: str
+    trials: int
+    way: str
+    seed: int
+    images: int
 
-    def trials(self, status: Status) -> None:
-        if status.done // 500 != self.said:
-            self.said = status.done // 500
-            print(f"  {status.done} trials, {status.images_per_second:,.0f} images/s", flush=True)
+    @property
+    def study(self) -> str:
+        way = self.way.replace(" ", "")
+        return f"{self.budget}-{way}-{self.trials}-{self.images}-seed{self.seed}"
+
+    @property
+    def storage(self) -> str:
+        return f"sqlite:///{FOLDER / f'{self.study}.db'}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to."""
+
+    winner: StoredTrial
+    image_evaluations: int
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, nargs="+", default=[100, 500, 2000])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--budgets", nargs="+", default=["35%", "50%", "68%"])
+    parser.add_argument("--trials", type=int, nargs="+", default=[300, 1000, 3000])
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--budget", default="50%")
-    parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--holdout", type=int, default=3000)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
+    jobs = [
+        Job(budget, trials, way, seed, args.images)
+        for seed, trials, budget, way in itertools.product(
+            range(args.seeds), args.trials, args.budgets, args.ways
+        )
+    ]
     if not args.report:
-        for seed, trials, way in itertools.product(range(args.seeds), args.trials, args.only):
-            print(f"seed {seed}: {way}, {trials} trials", flush=True)
-            search(_settings(args, way, trials, seed), Spoken())
-    _report(args)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        os.environ["OMP_NUM_THREADS"] = "1"
+        with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
+            for said in pool.imap(searched, jobs):
+                print(said, flush=True)
+    found = {job: result for job in jobs if (result := read(job))}
+    right = on_holdout({each.winner.config for each in found.values()}, args.holdout)
+    rows = [
+        row
+        for budget, trials, way in itertools.product(args.budgets, args.trials, args.ways)
+        if (row := summary(budget, trials, way, found, right))
+    ]
+    record("samplers", {"arguments": vars(args), "rows": rows})
 
 
-def _settings(args: argparse.Namespace, way: str, trials: int, seed: int) -> SearchSettings:
-    refine = trials // 5 if "refine" in way else 0
-    return SearchSettings(
-        space="digits", budget=args.budget, images=args.images, holdout=0, trials=trials - refine,
-        refine=refine, sampler=way.split(" ")[0], seed=seed, storage=STORAGE,
-        study=_name(args, way, trials, seed), out=CACHE,
-    )  # fmt: skip
+def searched(job: Job) -> str:
+    """Search, or do nothing where that was done before."""
+    if read(job) is None:
+        refine = job.trials // 5 if "refine" in job.way else 0
+        search(
+            SearchSettings(
+                space="digits", budget=job.budget, images=job.images, holdout=0, workers=0,
+                trials=job.trials - refine, refine=refine, sampler=job.way.split(" ")[0],
+                seed=job.seed, storage=job.storage, study=job.study, out=FOLDER,
+            )
+        )  # fmt: skip
+    return job.study
 
 
-def _name(args: argparse.Namespace, way: str, trials: int, seed: int) -> str:
-    return f"{way}-{trials}-{args.images}-{args.budget}-seed{seed}"
+def read(job: Job) -> Found | None:
+    """What a finished search came to."""
+    try:
+        with StudyReader.open(job.storage, job.study) as study:
+            trials, best = study.trials(), study.best(1)
+    except StudyError:
+        return None
+    if not best or any(trial.state == "running" for trial in trials):
+        return None
+    return Found(best[0], sum(trial.attrs["images"] for trial in trials))
 
 
-def _report(args: argparse.Namespace) -> None:
-    found: dict[tuple[str, int, int], tuple[StoredTrial, int]] = {}
-    for way, trials, seed in itertools.product(WAYS, args.trials, range(args.seeds)):
-        try:
-            with StudyReader.open(STORAGE, _name(args, way, trials, seed)) as study:
-                stored, best = study.trials(), study.best(1)
-        except StudyError:
-            continue
-        if best and all(trial.state != "running" for trial in stored):
-            images = sum(trial.attrs["images"] for trial in stored)
-            found[way, trials, seed] = best[0], images
-    right = _on_holdout(args, {best.config for best, _ in found.values()})
-    rows = []
-    for trials, way in itertools.product(args.trials, WAYS):
-        seeds = [seed for seed in range(args.seeds) if (way, trials, seed) in found]
-        if seeds:
-            mine = [found[way, trials, seed] for seed in seeds]
-            base = {s: found["monte-carlo", trials, s] for s in seeds
-                    if ("monte-carlo", trials, s) in found}  # fmt: skip
-            gains = [
-                100 * (right[found[way, trials, s][0].config].mean() - right[best.config].mean())
-                for s, (best, _) in base.items()
-            ]
-            rows.append(_row(way, trials, mine, right, gains))
-    results = {"arguments": vars(args), "holdout_images": HOLDOUT, "rows": rows}
-    record(f"samplers_{args.budget.rstrip('%')}", results)
-
-
-def _row(
-    way: str,
-    trials: int,
-    mine: list[tuple[StoredTrial, int]],
-    right: dict[PruningConfig, np.ndarray[Any, Any]],
-    gains: list[float],
-) -> dict[str, Any]:
-    accuracies = [100 * right[best.config].mean() for best, _ in mine]
-    row = {
-        "sampler": way,
+def summary(
+    budget: str, trials: int, way: str, found: dict[Job, Found],
+    right: dict[PruningConfig, npt.NDArray[np.bool_]],
+) -> dict[str, Any] | None:  # fmt: skip
+    """One row of the results; None without searches."""
+    mine = {job.seed: each for job, each in found.items()
+            if (job.budget, job.trials, job.way) == (budget, trials, way)}  # fmt: skip
+    base = {job.seed: each for job, each in found.items()
+            if (job.budget, job.trials, job.way) == (budget, trials, BASE)}  # fmt: skip
+    if not mine:
+        return None
+    accuracy = {seed: 100 * float(right[each.winner.config].mean()) for seed, each in mine.items()}
+    row: dict[str, Any] = {
+        "budget": budget,
+        "way": way,
         "trials": trials,
         "seeds": len(mine),
-        "holdout_top1": float(np.mean(accuracies)),
-        "holdout_top1_all": accuracies,
-        "search_top1": float(np.mean([100 * (best.value or 0) for best, _ in mine])),
-        "image_evaluations": float(np.mean([images for _, images in mine])),
+        "holdout_top1": statistics.mean(accuracy.values()),
+        "holdout_top1_by_seed": accuracy,
+        "search_top1": statistics.mean(100 * (each.winner.value or 0) for each in mine.values()),
+        "image_evaluations": statistics.mean(each.image_evaluations for each in mine.values()),
+        "total_variation": statistics.mean(
+            each.winner.attrs["total_variation"] for each in mine.values()
+        ),
     }
     text = ""
-    if way != "monte-carlo" and len(gains) > 1:
-        from scipy.stats import t
-
-        half = float(t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / len(gains) ** 0.5)
-        row["minus_monte_carlo"] = float(np.mean(gains))
-        row["minus_monte_carlo_ci95"] = [np.mean(gains) - half, np.mean(gains) + half]
-        text = f"; minus Monte Carlo {np.mean(gains):+.2f} ± {half:.2f}"
-    print(f"{trials:5} trials, {way:21}: holdout {row['holdout_top1']:.2f} % over {len(mine)} "
-          f"seeds{text}; search {row['search_top1']:.2f} %, "
-          f"{row['image_evaluations']:,.0f} images")  # fmt: skip
+    gains = [accuracy[seed] - 100 * float(right[base[seed].winner.config].mean())
+             for seed in mine if seed in base]  # fmt: skip
+    if way != BASE and len(gains) > 1:
+        half = float(student.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains)
+        half /= len(gains) ** 0.5
+        mean = statistics.mean(gains)
+        row["minus_monte_carlo"] = [mean, mean - half, mean + half]
+        text = f"; minus Monte Carlo {mean:+.2f} ± {half:.2f}"
+    print(f"{budget}, {trials:5} trials, {way:21}: holdout {row['holdout_top1']:.2f} % over "
+          f"{len(mine)} seeds{text}; total variation {row['total_variation']:.4f}, "
+          f"{row['image_evaluations']:,.0f} image evaluations")  # fmt: skip
     return row
 
 
-def _on_holdout(
-    args: argparse.Namespace, configs: set[PruningConfig]
-) -> dict[PruningConfig, np.ndarray[Any, Any]]:
-    """Per image: right or not, of each configuration."""
-    asked = resolve_search(
-        SearchSettings(space="digits", budget=args.budget, images=1, holdout=HOLDOUT, out=CACHE)
-    )
-    runtime = resolve_runtime("auto", "auto", asked.batch_size, 1)
-    with open_evaluator(
-        asked.sources, runtime, "top1", asked.workers, Progress()
-    ) as evaluator:
-        named = {config.digest(): config for config in configs}
-        outcomes = evaluator.outcomes("holdout", dict(named), "evaluating on holdout")
-        return {
-            named[name]: evaluator.score("holdout", outcome.predictions)
-            for name, outcome in outcomes
-        }
+def on_holdout(
+    configs: set[PruningConfig], images: int
+) -> dict[PruningConfig, npt.NDArray[np.bool_]]:
+    """Per image: right or not, of each configuration; from the cache where it was seen before."""
+    path = FOLDER / f"holdout-{images}.json"
+    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    missing = {c.digest(): c for c in configs if c.digest() not in known}
+    if missing:
+        asked = resolve_search(
+            SearchSettings(space="digits", budget="50%", images=1, holdout=images, out=FOLDER)
+        )
+        runtime = resolve_runtime("auto", "auto", asked.batch_size, 1)
+        with open_evaluator(
+            asked.sources, runtime, "top1", asked.workers, Progress()
+        ) as evaluator:
+            for name, outcome in evaluator.outcomes("holdout", dict(missing), "on holdout"):
+                known[name] = pack(evaluator.score("holdout", outcome.predictions))
+        path.write_text(json.dumps(known))
+    return {config: unpack_bits(known[config.digest()], images) for config in configs}
 
 
 if __name__ == "__main__":
