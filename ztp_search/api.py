@@ -23,6 +23,7 @@ from ztp_search.settings import (
     EvaluateSettings,
     ModelSettings,
     SearchSettings,
+    expected_weights,
     resolve_evaluation,
     resolve_model,
     resolve_search,
@@ -30,7 +31,9 @@ from ztp_search.settings import (
 )
 
 if TYPE_CHECKING:
+    from ztp_search.backbones.loading import LoadedModel
     from ztp_search.results.best_trials import BestTrials
+    from ztp_search.results.exporters import Exported
     from ztp_search.results.front_result import FrontResult
     from ztp_search.results.measured import CostResult, EvaluationResult
     from ztp_search.results.search_result import SearchResult
@@ -186,16 +189,20 @@ def export(
     path: str | Path,
     format: str = "json",
     *,
+    config: AnyConfig | None = None,
+    model: ModelSettings | None = None,
     storage: str | None = None,
     study: str | None = None,
     trial: int | None = None,
     out: str | Path = "ztp-runs",
 ) -> ConfigFile:
-    """Write the winner of a study, or another of its complete trials, for other tools.
+    """Write a configuration for other tools: the winner of a study, another of its trials, a file.
 
     Args:
         path: file or folder to write.
         format: a name of `results.exporters.EXPORTERS`.
+        config: a configuration, or the file that holds one, in place of a study's.
+        model: the model and weights, where they are not to be those of the configuration.
         storage: URL of the database; None: SQLite in `out`.
         study: its name; None: the one that was searched last.
         trial: its number; None: the best.
@@ -206,8 +213,10 @@ def export(
 
     Raises:
         StudyError: there is no such study or complete trial.
-        ConfigError: the format cannot express the configuration.
-        ZtpError: there is no such format, or the path cannot be written.
+        ConfigError: the format cannot express the configuration, or the weights are others.
+        ModelError: the format holds the model, which cannot be had.
+        ZtpError: there is no such format, a library that it needs is not installed, or the path
+            cannot be written.
 
     Example:
         >>> from ztp_search import export, load_config
@@ -218,29 +227,31 @@ def export(
     from ztp_search.results.exporters import load_exporter
 
     exporter = load_exporter(format)
-    file = _file_of_trial(storage, study, trial, out)
-    try:
-        exporter.export(file, Path(path))
-    except OSError as error:
-        raise ZtpError(f"`output` {path} cannot be written: {error.strerror}") from None
-    return file
+    with _exported(config, model, storage, study, trial, out) as what:
+        try:
+            exporter.export(what, Path(path))
+        except OSError as error:
+            raise ZtpError(f"`output` {path} cannot be written: {error.strerror}") from None
+        return what.file
 
 
 def export_text(
     format: str = "json",
     *,
+    config: AnyConfig | None = None,
     storage: str | None = None,
     study: str | None = None,
     trial: int | None = None,
     out: str | Path = "ztp-runs",
 ) -> str:
     """What `export` would write, as text; ZtpError where the format is none."""
-    from ztp_search.results.exporters import load_exporter
+    from ztp_search.results.exporters import TextExporter, load_exporter
 
-    text = load_exporter(format).text(_file_of_trial(storage, study, trial, out))
-    if text is None:
+    exporter = load_exporter(format)
+    if not isinstance(exporter, TextExporter):
         raise ZtpError(f"`format` {format} is no text, so `output` must name a path")
-    return text
+    with _exported(config, None, storage, study, trial, out) as what:
+        return exporter.text(what)
 
 
 def cost(config: AnyConfig, model: ModelSettings | str | None = None) -> CostResult:
@@ -305,13 +316,36 @@ def evaluate(
     return evaluate(asked, progress or Progress())
 
 
-def _file_of_trial(
-    storage: str | None, study: str | None, trial: int | None, out: str | Path
-) -> ConfigFile:
+@contextlib.contextmanager
+def _exported(
+    config: AnyConfig | None, model: ModelSettings | None,
+    storage: str | None, study: str | None, trial: int | None, out: str | Path,
+) -> Iterator[Exported]:  # fmt: skip
+    """What exporters are given, while the study is open that it comes from."""
     from ztp_search.results.documents import config_file, find_trial
+    from ztp_search.results.exporters import Exported
 
+    asked = model or ModelSettings()
+    if config is not None:
+        if storage is not None or study is not None or trial is not None:
+            raise ZtpError("`config` and a trial of a study exclude one another; leave one out")
+        file, name = _config_file(config)
+        yield Exported(file, None, lambda: _loaded(file, asked, name))
+        return
     with load_study(storage, study, out) as opened:
-        return config_file(opened, find_trial(opened, trial))
+        found = find_trial(opened, trial)
+        file = config_file(opened, found)
+        name = f"trial {found.number} of study {opened.name}"
+        yield Exported(file, opened, lambda: _loaded(file, asked, name))
+
+
+def _loaded(file: ConfigFile, asked: ModelSettings, name: str) -> LoadedModel:
+    """The model of a configuration file, with the preprocessing that it was measured with."""
+    spec = resolve_model(asked, file, name)
+    from ztp_search.driver.evaluate import load_expected
+
+    stored = file.provenance.get("data", {}).get("config", {}) if asked.model is None else {}
+    return load_expected(spec, stored, expected_weights(asked, file), name)
 
 
 def _run(settings: SearchSettings, progress: Progress | None) -> SearchResult | FrontResult:

@@ -21,7 +21,7 @@ from ztp_search.settings import EvaluateSettings, SearchSettings
 
 SETTINGS = frozenset(
     {each.name for of in (SearchSettings, EvaluateSettings) for each in dataclasses.fields(of)}
-    | {"allow_edit", "format", "host", "output", "port", "trial"}
+    | {"allow_edit", "config", "format", "host", "output", "port", "trial"}
 )
 """What messages name in backticks, and the command line as options."""
 

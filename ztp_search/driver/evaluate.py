@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ztp_search.backbones import apply, fvcore_macs, geometry_of
-from ztp_search.backbones.loading import build_model, load_model
+from ztp_search.backbones.loading import LoadedModel, build_model, load_model
 from ztp_search.data import ImageStore
 from ztp_search.driver.evaluator import Evaluator, decode_images
 from ztp_search.driver.progress import Progress
@@ -42,9 +44,10 @@ def evaluate(settings: ResolvedEvaluation, progress: Progress) -> EvaluationResu
     )
     progress.stage("loading the model")
     sources = settings.sources
-    loaded = load_model(sources.model, data_overrides=sources.data_overrides)
+    loaded = load_expected(
+        sources.model, sources.data_overrides, settings.weights_sha256, settings.name
+    )
     counted = flops(geometry_of(loaded.model), settings.file.config)
-    _check_weights(settings, loaded.weights_sha256)
     images = decode_images(sources, loaded, progress)
     store = images.search if settings.image_set == "search" else images.holdout
     _check_images(settings, store)
@@ -70,14 +73,27 @@ def evaluate(settings: ResolvedEvaluation, progress: Progress) -> EvaluationResu
     )
 
 
-def _check_weights(settings: ResolvedEvaluation, found: str) -> None:
-    expected = settings.weights_sha256
-    if expected is not None and expected != found:
+def load_expected(
+    spec: ModelSpec, data_overrides: Mapping[str, Any], digest: str | None, name: str
+) -> LoadedModel:
+    """The model of a configuration file, with the weights that the file was made with.
+
+    Args:
+        spec, data_overrides: as `load_model` takes them.
+        digest: of the weights; None: any will do.
+        name: of the file, for messages.
+
+    Raises:
+        ModelError: as `load_model`.
+        ConfigError: the weights are others.
+    """
+    loaded = load_model(spec, data_overrides=data_overrides)
+    if digest is not None and digest != loaded.weights_sha256:
         raise ConfigError(
-            f"{settings.name} was made with weights {expected[:12]}…, but "
-            f"{settings.sources.model.name} has {found[:12]}… here; give the file's weights with "
-            f"`weights`"
+            f"{name} was made with weights {digest[:12]}…, but {spec.name} has "
+            f"{loaded.weights_sha256[:12]}… here; give the file's weights with `weights`"
         )
+    return loaded
 
 
 def _check_images(settings: ResolvedEvaluation, store: ImageStore) -> None:

@@ -21,8 +21,10 @@ from ztp_search.pruning.config import PruningConfig, check_keys
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.methods import parse_config
+from ztp_search.pruning.schedule_file import is_schedule, read_schedule
 
 FORMAT = "ztp-search/pruning-config"
+YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,9 @@ class ConfigFile:
 
 
 def read_config_file(path: str | os.PathLike[str]) -> ConfigFile:
-    """Read and check a configuration file.
+    """Read and check a configuration file: JSON, or YAML where its name ends in .yaml or .yml.
+
+    Schedules of ToMe and DiffRate are read as well; see `schedule_file.read_schedule`.
 
     Raises:
         ConfigError: the file cannot be read, or holds a key that is unknown, missing or wrong, or
@@ -79,11 +83,14 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigFile:
     """
     name = os.fspath(path)
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"configuration file {name} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
-        raise ConfigError(f"configuration file {name} is not valid JSON: {error}") from None
+    except ValueError as error:  # UnicodeDecodeError
+        raise ConfigError(f"configuration file {name} is no UTF-8 text: {error}") from None
+    data = _parsed(text, name)
+    if is_schedule(data):
+        return ConfigFile(read_schedule(data, name))
     _document().check_document(data, name)
     file = ConfigFile(
         config=parse_config(data["config"], f"{name}: config"),
@@ -143,6 +150,22 @@ def check_counts(
                 f"{name}: gflops.{key} is {stated[key]!r}, but the rates give {value}; "
                 "correct it or leave gflops out"
             )
+
+
+def _parsed(text: str, name: str) -> Any:
+    """What a file says; ConfigError of one line where it is not well-formed."""
+    if name.lower().endswith(YAML):
+        import yaml
+
+        try:
+            return yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"configuration file {name} is not valid YAML: {reason}") from None
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"configuration file {name} is not valid JSON: {error}") from None
 
 
 def _document() -> ModuleType:

@@ -5,7 +5,11 @@ them into what is run: `ResolvedSearch`, `ResolvedEvaluation`, `ModelSpec`.
 """
 
 from ztp_search.settings.options import EvaluateSettings, ModelSettings, SearchSettings
-from ztp_search.settings.resolve_evaluation import resolve_evaluation, resolve_model
+from ztp_search.settings.resolve_evaluation import (
+    expected_weights,
+    resolve_evaluation,
+    resolve_model,
+)
 from ztp_search.settings.resolve_search import resolve_search, storage_url
 from ztp_search.settings.resolved import (
     DataSpec,
@@ -26,6 +30,7 @@ __all__ = [
     "SearchSettings",
     "Sources",
     "WorkerOptions",
+    "expected_weights",
     "resolve_evaluation",
     "resolve_model",
     "resolve_search",

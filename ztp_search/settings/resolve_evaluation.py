@@ -49,7 +49,6 @@ def resolve_evaluation(
     images_sha256 = None
     if stored is not None and not _asks_for_other_images(settings):
         images_sha256 = stored[PROVENANCE_KEY[image_set]]["sha256"]
-    own_weights = settings.model is None and settings.weights is None
     return ResolvedEvaluation(
         file=file,
         name=name,
@@ -61,7 +60,7 @@ def resolve_evaluation(
         batch_size=settings.batch_size or runtime.get("batch_size", DEFAULTS["batch_size"]),
         threads=settings.threads or runtime.get("threads", 1),
         images_sha256=images_sha256,
-        weights_sha256=file.model.get("weights_sha256") if own_weights else None,
+        weights_sha256=expected_weights(settings, file),
         predictions=None if settings.predictions is None else Path(settings.predictions),
     )
 
@@ -74,6 +73,14 @@ def resolve_model(settings: ModelSettings, file: ConfigFile, name: str) -> Model
     if "name" not in stated:
         raise ZtpError(f"{name} names no model; give `model`")
     return model_spec(settings, stated)
+
+
+def expected_weights(settings: ModelSettings, file: ConfigFile) -> str | None:
+    """Digest of the weights that must be found again; None where others are asked for."""
+    if settings.model is not None or settings.weights is not None:
+        return None
+    digest: str | None = file.model.get("weights_sha256")
+    return digest
 
 
 def _asks_for_other_images(settings: EvaluateSettings) -> bool:

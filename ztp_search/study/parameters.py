@@ -68,17 +68,27 @@ def _parameter(
     return Parameter(distribution, distribution_to_json(distribution))
 
 
+def named_values(config: PruningConfig) -> dict[str, Any]:
+    """What a configuration states, under the names of its parameters."""
+    method = method_of(config)
+    values = {name: getattr(config, name) for name in (*method.scales, *method.choices)}
+    for layer in config.layers:
+        for field in method.neutral:
+            values[f"block{layer.after_block:02d}.{field}"] = getattr(layer, field)
+    return values
+
+
 def parameter_rows(
     config: PruningConfig, parameters: Mapping[str, Parameter]
 ) -> list[dict[str, Any]]:
     """Rows of the parameter table, one for every parameter of the study."""
     method = method_of(config)
     neutral = method.neutral
-    searched = [name for name in (*method.scales, *method.choices) if name in parameters]
-    values: dict[str, Any] = {name: getattr(config, name) for name in searched}
-    for layer in config.layers:
-        for field in neutral:
-            values[f"block{layer.after_block:02d}.{field}"] = getattr(layer, field)
+    values = {
+        name: value
+        for name, value in named_values(config).items()
+        if name in parameters or name not in method.choices  # which a space need not search
+    }
     rows = []
     for name, each in parameters.items():
         value = values.pop(name) if name in values else neutral[name.partition(".")[2]]

@@ -9,10 +9,21 @@ import importlib
 from collections.abc import Mapping
 
 from ztp_search.errors import ZtpError
-from ztp_search.results.exporters.base import Exporter
+from ztp_search.results.exporters.base import Exported, Exporter, TextExporter
 
-EXPORTERS: Mapping[str, str] = {"json": "ztp_search.results.exporters.json_file:JsonFile"}
-"""Module and class of each format, the default first."""
+EXPORTERS: Mapping[str, str] = {
+    "json": "config_files:JsonFile",
+    "yaml": "config_files:YamlFile",
+    "csv": "trials_table:CsvTable",
+    "parquet": "trials_table:ParquetTable",
+    "python": "python_module:PythonModule",
+    "onnx": "onnx_model:OnnxModel",
+    "torch-export": "torch_program:TorchProgram",
+    "huggingface": "hugging_face:HuggingFaceFolder",
+    "tome": "schedules:TomeList",
+    "diffrate": "schedules:DiffRateCounts",
+}
+"""Module (of this package) and class of each format, the default first."""
 
 
 def load_exporter(name: str) -> Exporter:
@@ -20,8 +31,8 @@ def load_exporter(name: str) -> Exporter:
     if name not in EXPORTERS:
         raise ZtpError(f"`format` must be one of {', '.join(EXPORTERS)}, but got {name!r}")
     module, _, cls = EXPORTERS[name].partition(":")
-    exporter: Exporter = getattr(importlib.import_module(module), cls)()
+    exporter: Exporter = getattr(importlib.import_module(f"{__name__}.{module}"), cls)()
     return exporter
 
 
-__all__ = ["EXPORTERS", "Exporter", "load_exporter"]
+__all__ = ["EXPORTERS", "Exported", "Exporter", "TextExporter", "load_exporter"]
