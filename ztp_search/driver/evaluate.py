@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from ztp_search.backbones import apply, fvcore_macs, geometry_of
-from ztp_search.backbones.loading import build_model, load_model
+from ztp_search.backbones.loading import LoadedModel, build_model, load_model
 from ztp_search.data import ImageStore
 from ztp_search.driver.evaluator import Evaluator, decode_images
 from ztp_search.driver.progress import Progress
@@ -44,10 +44,12 @@ def evaluate(settings: ResolvedEvaluation, progress: Progress) -> EvaluationResu
     sources = settings.sources
     loaded = load_model(sources.model, data_overrides=sources.data_overrides)
     counted = flops(geometry_of(loaded.model), settings.file.config)
-    _check_weights(settings, loaded.weights_sha256)
+    check_weights(settings.weights_sha256, loaded, settings.name, sources.model.name)
     images = decode_images(sources, loaded, progress)
     store = images.search if settings.image_set == "search" else images.holdout
-    _check_images(settings, store)
+    check_images(
+        settings.images_sha256, store, settings.name, settings.image_set, sources.data.source
+    )
     with Evaluator(
         sources, loaded, images, runtime, "agreement", settings.workers, progress
     ) as evaluator:
@@ -70,23 +72,45 @@ def evaluate(settings: ResolvedEvaluation, progress: Progress) -> EvaluationResu
     )
 
 
-def _check_weights(settings: ResolvedEvaluation, found: str) -> None:
-    expected = settings.weights_sha256
+def check_weights(expected: str | None, loaded: LoadedModel, name: str, model: str) -> None:
+    """Refuse weights that are not those that a configuration was made with.
+
+    Args:
+        expected: their digest; None: any will do.
+        loaded: the model with its weights.
+        name: of the configuration file.
+        model: its name.
+
+    Raises:
+        ConfigError: they are others.
+    """
+    found = loaded.weights_sha256
     if expected is not None and expected != found:
         raise ConfigError(
-            f"{settings.name} was made with weights {expected[:12]}…, but "
-            f"{settings.sources.model.name} has {found[:12]}… here; give the file's weights with "
-            f"`weights`"
+            f"{name} was made with weights {expected[:12]}…, but {model} has {found[:12]}… here; "
+            f"give the file's weights with `weights`"
         )
 
 
-def _check_images(settings: ResolvedEvaluation, store: ImageStore) -> None:
-    expected = settings.images_sha256
+def check_images(
+    expected: str | None, store: ImageStore, name: str, image_set: str, source: str
+) -> None:
+    """Refuse images that are not those that a configuration was measured on.
+
+    Args:
+        expected: their digest; None: any will do.
+        store: the images.
+        name: of the configuration file.
+        image_set: "search" or "holdout".
+        source: where the images are from.
+
+    Raises:
+        DataError: they are others.
+    """
     if expected is not None and expected != store.digest:
         raise DataError(
-            f"{settings.name} was measured on {settings.image_set} images {expected[:12]}…, but "
-            f"{settings.sources.data.source} gives {store.digest[:12]}… here; measure on it with "
-            f"`data`"
+            f"{name} was measured on {image_set} images {expected[:12]}…, but {source} gives "
+            f"{store.digest[:12]}… here; measure on it with `data`"
         )
 
 
