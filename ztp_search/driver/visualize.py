@@ -110,6 +110,11 @@ def _pictures(
 def _numbers(chosen: DataSetImages, store: ImageStore) -> tuple[int, ...]:
     """The images that are drawn, by number."""
     if not chosen.numbers:
+        if chosen.count > len(store) and not chosen.at_most:
+            raise ZtpError(
+                f"`images` must be at most the {len(store)} {chosen.image_set} images, but got "
+                f"{chosen.count}; give fewer"
+            )
         return tuple(range(min(chosen.count, len(store))))
     for number in chosen.numbers:
         if number >= len(store):

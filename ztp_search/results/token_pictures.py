@@ -96,7 +96,8 @@ def relative_importance(layer: LayerMap, columns: int) -> NDArray[np.float64] | 
     if layer.importance is None:
         return None
     once = layer.groups_in == np.arange(len(layer.groups_in))  # a patch of each token
-    return (layer.importance / np.nanmean(layer.importance[once])).reshape(-1, columns)
+    relative: NDArray[np.float64] = layer.importance / np.nanmean(layer.importance[once])
+    return relative.reshape(-1, columns)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

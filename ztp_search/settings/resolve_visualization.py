@@ -101,11 +101,12 @@ def _of_data_set(settings: VisualizeSettings, file: ConfigFile, name: str) -> Da
         )
     count = settings.images or DEFAULT_IMAGES
     evaluation = resolve_evaluation(_evaluate_settings(settings, count, numbers), file, name)
+    at_most = not numbers and settings.images is None
     sources = evaluation.sources
-    if settings.data is not None and not numbers and settings.images is None:
-        sources = dataclasses.replace(sources, images_at_most=True)
+    if settings.data is not None:
+        sources = dataclasses.replace(sources, images_at_most=at_most)
     return DataSetImages(
-        sources, evaluation.image_set, count, numbers, evaluation.images_sha256
+        sources, evaluation.image_set, count, at_most, numbers, evaluation.images_sha256
     )
 
 

@@ -170,13 +170,15 @@ class DataSetImages:
     """Images of a data set, to be drawn.
 
     sources: of model and images. image_set: "search" or "holdout".
-    count: how many, from the first on; numbers: which ones instead, where there are any.
+    count: how many, from the first on; at_most: whether fewer will do where there are no more.
+    numbers: which ones instead, where there are any.
     images_sha256: what the images must be, as in `ResolvedEvaluation`.
     """
 
     sources: Sources
     image_set: str
     count: int
+    at_most: bool = False
     numbers: tuple[int, ...] = ()
     images_sha256: str | None = None
 
