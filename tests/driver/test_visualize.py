@@ -186,12 +186,13 @@ def test_the_files_own_images_have_labels_and_are_chosen_by_number(
         assert image.to_dict() == other.to_dict() and image.label is not None
     search = drawn(own, tmp_path, image_set="search", images=2)
     assert [image.name for image in search.images] == ["search image 0", "search image 1"]
+    one_layer = dataclasses.replace(own, config=PruningConfig((PruningLayer(1, 0.5),)))
     for settings, says in (
         ({"image_numbers": [64]}, "`image_numbers` must be below 64"),
         ({"images": 65}, "`images` must be at most the 64 holdout images, but got 65"),
     ):
         with pytest.raises(ZtpError) as refused:
-            drawn(own, tmp_path, **settings)
+            drawn(one_layer, tmp_path, **settings)
         assert says in one_line(refused)
 
 

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
+from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
+POINTS = 7.5
+"""Size of text."""
 LINE_INCHES = 0.135
-"""From one line of text to the next."""
+"""From one line of it to the next."""
 
 
 class Sheet:
@@ -33,10 +37,17 @@ class Sheet:
         )  # fmt: skip
         self._restore_limits()
 
-    def text(self, x: float, y: float, words: str, **style: Any) -> None:
-        """Words as they stand; the upper left corner of the first line is at x and y."""
-        usual: dict[str, Any] = {"fontsize": 7.5, "verticalalignment": "top", "parse_math": False}
-        self.axes.text(x, y, words, **(usual | style))
+    def text(
+        self, x: float, y: float, words: str, width: float | None = None, **style: Any
+    ) -> None:
+        """Words as they stand; the upper left corner of the first line is at x and y.
+
+        width: what does not fit into it is left out at the end.
+        """
+        if width is not None:
+            words = fitted(words, width, style.get("fontweight", "normal"))
+        usual: dict[str, Any] = {"fontsize": POINTS, "verticalalignment": "top"}
+        self.axes.text(x, y, words, parse_math=False, **(usual | style))
 
     def lines(self, segments: NDArray[Any], **style: Any) -> None:
         """Line segments, (segments, 2 ends, x and y)."""
@@ -61,6 +72,19 @@ class Sheet:
 
     def _restore_limits(self) -> None:
         self.axes.set(xlim=(0.0, self.width), ylim=(self.height, 0.0))
+
+
+def fitted(words: str, width: float, weight: str = "normal") -> str:
+    """As much of a line as fits into so many inches, but for hinting; cut with an ellipsis."""
+    font = FontProperties(weight=weight, size=POINTS)
+    kept = words
+    while kept:
+        shown = kept if kept == words else kept.rstrip() + "…"
+        points, _, _ = text_to_path.get_text_width_height_descent(shown, font, ismath=False)
+        if points / 72 <= width:
+            return shown
+        kept = kept[:-1]
+    return ""
 
 
 class Box:

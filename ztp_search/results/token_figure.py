@@ -13,7 +13,7 @@ from pathlib import Path
 from ztp_search.errors import ZtpError
 from ztp_search.results.inches import LINE_INCHES, Box, Sheet
 from ztp_search.results.picture_file import save_picture
-from ztp_search.results.token_cells import CellPainter, Scale, scale_of
+from ztp_search.results.token_cells import DOTS_PER_INCH, CellPainter, Scale, scale_of
 from ztp_search.results.token_legend import draw_legend, legend_entries, legend_height
 from ztp_search.results.visualization import (
     ImageView,
@@ -23,14 +23,13 @@ from ztp_search.results.visualization import (
 )
 
 MOST_CELLS = 400
-DOTS_PER_INCH = 200
 MARGIN, GAP, ROW_GAP = 0.12, 0.08, 0.16
-TEXT_WIDTH, TITLE_HEIGHT = 1.75, 2 * LINE_INCHES + 0.05
+TEXT_WIDTH, TEXT_ROOM, TITLE_HEIGHT = 1.8, 1.68, 2 * LINE_INCHES + 0.05
+"""Of the column of words: with and without the gap before the cells."""
 LEAST_CELL, LEAST_PATCH = 1.5, 0.07
 """A cell is that wide, or as its patches need to be seen apart."""
-TEXT_CHARACTERS = 29
-"""What fits into `TEXT_WIDTH`."""
-LINES_OF_WORDS = 9
+LINES_OF_WORDS, LINES_OF_MORE_WORDS = 9, 5
+"""Beside the first row of an image, and beside its others."""
 
 
 def check_cells(images: int, layers: Sequence[int], importance: bool) -> None:
@@ -89,8 +88,11 @@ class _Layout:
         rows = [row for image in drawn.images for row in image.reduced]
         self.columns = 1 + max(1, *(len(row.layers) for row in rows))
         self.several = len(drawn.images[0].reduced) > 1
-        titles = len(rows) if self.several else 1
-        self.rows_height = titles * TITLE_HEIGHT + sum(self.row_height(row) for row in rows)
+        self.rows_height = sum(
+            self.title_height(image, row) + self.row_height(image, row)
+            for image in drawn.images
+            for row in image.reduced
+        )
 
     @property
     def width(self) -> float:
@@ -101,10 +103,18 @@ class _Layout:
         ranks = any(layer.importance is not None for layer in row.layers)
         return self.drawn.importance and ranks
 
-    def row_height(self, row: ReducedImage) -> float:
+    def title_height(self, image: ImageView, row: ReducedImage) -> float:
+        """Of what stands above the cells: once, where all rows are of one configuration."""
+        first = image is self.drawn.images[0] or (self.several and row is image.reduced[0])
+        return TITLE_HEIGHT if first or (self.several and row.layers) else 0.0
+
+    def row_height(self, image: ImageView, row: ReducedImage) -> float:
         """Of a row without its titles."""
-        cells = self.cell_height + self.shows_importance(row) * (GAP + self.cell_height)
-        return max(cells, LINES_OF_WORDS * LINE_INCHES) + ROW_GAP
+        first = row is image.reduced[0]
+        lines = LINES_OF_WORDS if first else LINES_OF_MORE_WORDS
+        cells = self.cell_height if first or row.layers else 0.0
+        cells += self.shows_importance(row) * (GAP + self.cell_height)
+        return max(cells, lines * LINE_INCHES) + ROW_GAP
 
     def box(self, column: int, top: float) -> Box:
         """The cell of a column; the input's is column 0."""
@@ -124,15 +134,15 @@ def _draw_row(
     """One configuration on one image; returns where the next row begins."""
     drawn = layout.drawn
     painter = CellPainter(sheet, image.pixels, drawn.patch_size, scale)
-    titled = layout.several or image is drawn.images[0]
-    if titled:
+    title_height = layout.title_height(image, row)
+    if title_height:
         if first:
             sheet.text(layout.box(0, top).left, top + LINE_INCHES, "input")
         for column, layer in enumerate(row.layers, 1):
             tokens = f"{layer.tokens_in} → {layer.tokens_out} tokens"
             words = f"after block {layer.after_block}\n{tokens}"
             sheet.text(layout.box(column, top).left, top, words)
-        top += TITLE_HEIGHT
+        top += title_height
     _draw_words(sheet, MARGIN, top, image, row, first)
     if first:
         painter.input(layout.box(0, top))
@@ -142,7 +152,7 @@ def _draw_row(
         painter.tokens(layout.box(column, top), layer)
         if layout.shows_importance(row):
             painter.importance(layout.box(column, top + layout.cell_height + GAP), layer)
-    return top + layout.row_height(row)
+    return top + layout.row_height(image, row)
 
 
 def _draw_words(
@@ -151,14 +161,14 @@ def _draw_words(
     """What stands to the left of a row."""
     y = top
     if first:
-        sheet.text(left, y, _cut(image.name), fontweight="bold")
+        sheet.text(left, y, image.name, TEXT_ROOM, fontweight="bold")
         label = "unknown" if image.label is None else _output(image.label)
-        sheet.text(left, y + LINE_INCHES, _cut(f"label: {label}"))
+        sheet.text(left, y + LINE_INCHES, f"label: {label}", TEXT_ROOM)
         y += 2 * LINE_INCHES
         y = _draw_prediction(sheet, left, y, "unpruned", image.unpruned, image.label)
         y += 0.5 * LINE_INCHES
     gflops = row.gflops
-    sheet.text(left, y, _cut(Path(row.config).name), fontweight="bold")
+    sheet.text(left, y, Path(row.config).name, TEXT_ROOM, fontweight="bold")
     sheet.text(
         left, y + LINE_INCHES, f"{gflops['total']:.3g} of {gflops['unpruned']:.3g} GFLOPs"
     )
@@ -174,18 +184,14 @@ def _draw_prediction(
     if label is not None:
         verdict = " (right)" if prediction.output == label.output else " (wrong)"
     if prediction.probability is None:
-        words = [f"{whose}: not finite"]
+        lines = [f"{whose}: not finite"]
     else:
-        words = [_cut(f"{whose}: {_output(prediction)}"),
-                 f"    {100 * prediction.probability:.1f} %{verdict}"]  # fmt: skip
-    sheet.text(left, top, "\n".join(words))
-    return top + len(words) * LINE_INCHES
+        share = f"{100 * prediction.probability:.1f} %"
+        lines = [f"{whose}: {_output(prediction)}", f"    {share}{verdict}"]
+    for number, words in enumerate(lines):
+        sheet.text(left, top + number * LINE_INCHES, words, TEXT_ROOM)
+    return top + len(lines) * LINE_INCHES
 
 
 def _output(output: NamedOutput) -> str:
     return f"{output.output}" + (f" {output.name}" if output.name else "")
-
-
-def _cut(words: str) -> str:
-    """As much of it as the column holds."""
-    return words if len(words) <= TEXT_CHARACTERS else words[: TEXT_CHARACTERS - 1] + "…"

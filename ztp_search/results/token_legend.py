@@ -8,7 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ztp_search.results.inches import LINE_INCHES, Box, Sheet
-from ztp_search.results.token_cells import HATCH, HATCH_COLOUR, MERGED_COLOURS, Scale
+from ztp_search.results.token_cells import (
+    HATCH,
+    HATCH_COLOUR,
+    MERGED_COLOURS,
+    Scale,
+    outline_strokes,
+)
 from ztp_search.results.token_maps import Fate
 from ztp_search.results.token_pictures import DROPPED_COLOURS, shares_token
 from ztp_search.results.visualization import Visualization
@@ -20,13 +26,14 @@ ENTRIES: dict[Fate | str, str] = {
     Fate.DROPPED_BEFORE: "dropped before",
     Fate.S_MERGED: "merged here as similar (S-stage)",
     Fate.I_MERGED: "merged here as unimportant (I-stage)",
-    SHARED: "outlined: patches of one token, in their mean colour",
+    SHARED: "outlined: one token, in its mean colour",
 }
 ENTRY_WIDTH, ENTRY_HEIGHT, SWATCH = 2.65, 0.2, 0.13
 BAR_WIDTH, BAR_HEIGHT, BAR_INDENT = 2.0, 0.1, 0.1
-SCALE_WORDS = """importance over its mean in the layer; white hatching: tokens taken out by it
+SCALE_WORDS = """importance over its mean in the layer
+white hatching: taken out by the layer
 grey: not ranked, as taken out before"""
-SCALE_HEIGHT = 0.04 + 2 * LINE_INCHES
+SCALE_HEIGHT = 0.04 + 3 * LINE_INCHES
 
 
 def legend_entries(drawn: Visualization) -> list[Fate | str]:
@@ -77,9 +84,9 @@ def _draw_swatch(sheet: Sheet, entry: Fate | str, x: float, y: float) -> None:
             linewidth=0.0,
         )  # fmt: skip
     if entry == SHARED:
-        for colour, width in (("black", 2.0), ("white", 1.0)):
+        for colour, points in outline_strokes(SWATCH):
             sheet.squares(
-                corner, SWATCH, SWATCH, facecolor="none", edgecolor=colour, linewidth=width
+                corner, SWATCH, SWATCH, facecolor="none", edgecolor=colour, linewidth=points
             )
 
 
@@ -90,5 +97,7 @@ def _draw_scale(sheet: Sheet, scale: Scale, left: float, top: float) -> None:
     for octave in range(-scale.octaves, scale.octaves + 1):
         x = left + BAR_WIDTH * (octave + scale.octaves) / (2 * scale.octaves)
         words = f"{2**octave}" if octave >= 0 else f"1/{2**-octave}"
+        if abs(octave) == scale.octaves:
+            words = ("≤ " if octave < 0 else "≥ ") + words
         sheet.text(x, top + BAR_HEIGHT + 0.04, words, horizontalalignment="center", fontsize=6.5)
     sheet.text(left + BAR_WIDTH + 0.2, top - 0.01, SCALE_WORDS, linespacing=1.1)
