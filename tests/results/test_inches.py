@@ -7,7 +7,9 @@ from ztp_search.results.inches import Sheet, fitted
 
 
 @pytest.mark.parametrize("weight", ["normal", "bold"])
-@pytest.mark.parametrize("words", ["W" * 60, "il" * 60, "a $b_{c}$ " * 9, "short"])
+@pytest.mark.parametrize(
+    "words", ["W" * 60, "a little lily in still light, " * 5, "a $b_{c}$ " * 9, "short"]
+)
 def test_words_are_cut_to_what_fits(words: str, weight: str) -> None:
     sheet = Sheet(4.0, 1.0)
     sheet.text(0.5, 0.1, words, 1.5, fontweight=weight)
