@@ -1,7 +1,7 @@
 """Zero-TPrune configurations for vision transformers, found under a GFLOPs budget.
 
-`search` finds them, `best`, `evaluate`, `cost` and `export` look at what was found, and `apply`
-prunes a model; `ztp-search` is the same on the command line.
+`search` finds them, `best`, `evaluate`, `cost`, `visualize` and `export` look at what was found,
+and `apply` prunes a model; `ztp-search` is the same on the command line.
 """
 
 from importlib import import_module
@@ -18,26 +18,34 @@ if TYPE_CHECKING:
         load_study,
         search,
         search_front,
+        visualize,
     )
     from ztp_search.backbones import apply
     from ztp_search.pruning.config import PruningConfig, PruningLayer
     from ztp_search.pruning.config_file import load_config
-    from ztp_search.settings import EvaluateSettings, ModelSettings, SearchSettings
+    from ztp_search.settings import (
+        EvaluateSettings,
+        ModelSettings,
+        SearchSettings,
+        VisualizeSettings,
+    )
 
 __all__ = [
     "EvaluateSettings", "ModelSettings", "PruningConfig", "PruningLayer", "SearchSettings",
-    "ZtpError", "apply", "best", "cost", "evaluate", "export", "load_config", "load_study",
-    "search", "search_front",
+    "VisualizeSettings", "ZtpError", "apply", "best", "cost", "evaluate", "export", "load_config",
+    "load_study", "search", "search_front", "visualize",
 ]  # fmt: skip
 
 _HOMES = {
     "ztp_search.api": (
-        "best", "cost", "evaluate", "export", "load_study", "search", "search_front",
+        "best", "cost", "evaluate", "export", "load_study", "search", "search_front", "visualize",
     ),
     "ztp_search.backbones": ("apply",),
     "ztp_search.pruning.config": ("PruningConfig", "PruningLayer"),
     "ztp_search.pruning.config_file": ("load_config",),
-    "ztp_search.settings": ("EvaluateSettings", "ModelSettings", "SearchSettings"),
+    "ztp_search.settings": (
+        "EvaluateSettings", "ModelSettings", "SearchSettings", "VisualizeSettings",
+    ),
 }  # fmt: skip
 """Imported on first use: torch and timm take seconds, and `--help` must not wait for them."""
 

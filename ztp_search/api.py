@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -23,11 +23,13 @@ from ztp_search.settings import (
     EvaluateSettings,
     ModelSettings,
     SearchSettings,
-    expected_weights,
+    VisualizeSettings,
     resolve_evaluation,
     resolve_model,
     resolve_search,
+    resolve_visualization,
     storage_url,
+    weights_sha256_of,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from ztp_search.results.front_result import FrontResult
     from ztp_search.results.measured import CostResult, EvaluationResult
     from ztp_search.results.search_result import SearchResult
+    from ztp_search.results.visualization import Visualization
     from ztp_search.study import StudyReader
 
 AnyConfig: TypeAlias = str | os.PathLike[str] | ConfigFile | PruningConfig
@@ -316,6 +319,52 @@ def evaluate(
     return evaluate(asked, progress or Progress())
 
 
+def visualize(
+    config: AnyConfig | Sequence[AnyConfig],
+    output: str | Path,
+    settings: VisualizeSettings | None = None,
+    progress: Progress | None = None,
+) -> Visualization:
+    """Draw what pruning layers drop and merge of images, layer by layer, as PNG, SVG or PDF.
+
+    Args:
+        config: a configuration, or the file that holds one; several are rows of one picture.
+        output: the picture, in the format that its suffix names.
+        settings: model, images and how it runs, where they are not to be those of the first file;
+            whether the importance that layers ranked by is drawn too.
+        progress: receives stages, notes and counts; None: nothing is reported.
+
+    Returns:
+        What was drawn: per image and configuration the predictions, and per layer its tokens.
+
+    Raises:
+        ZtpError: the user's mistake; among them configurations of different models, and more
+            cells than a picture can show. Nothing has been written then.
+
+    Example:
+        >>> from ztp_search import VisualizeSettings, visualize
+        >>> drawn = visualize("best.json", "tokens.png", VisualizeSettings(images=2))
+        >>> [image.name for image in drawn.images]
+        ['holdout image 0', 'holdout image 1']
+        >>> layers = drawn.images[0].reduced[0].layers
+        >>> layers[0].tokens_in - layers[0].tokens_out == sum(
+        ...     layers[0].dropped[stage] + layers[0].merged[stage] for stage in "si")
+        True
+    """
+    one = isinstance(config, str | os.PathLike | ConfigFile | PruningConfig)
+    configs: Sequence[AnyConfig] = [config] if one else config  # type: ignore[assignment, list-item]
+    if not configs:
+        raise ZtpError("`config` must be one configuration or more, but there is none")
+    files: dict[str, ConfigFile] = {}
+    for each in configs:
+        file, name = _config_file(each)
+        files[name if name not in files else f"{name} ({len(files) + 1})"] = file
+    asked = resolve_visualization(settings or VisualizeSettings(), files)
+    from ztp_search.driver.visualize import visualize
+
+    return visualize(asked, Path(output), progress or Progress())
+
+
 @contextlib.contextmanager
 def _exported(
     config: AnyConfig | None, model: ModelSettings | None,
@@ -345,7 +394,7 @@ def _loaded(file: ConfigFile, asked: ModelSettings, name: str) -> LoadedModel:
     from ztp_search.driver.evaluate import load_expected
 
     stored = file.provenance.get("data", {}).get("config", {}) if asked.model is None else {}
-    return load_expected(spec, stored, expected_weights(asked, file), name)
+    return load_expected(spec, stored, weights_sha256_of(asked, file), name)
 
 
 def _run(settings: SearchSettings, progress: Progress | None) -> SearchResult | FrontResult:

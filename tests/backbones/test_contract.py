@@ -159,6 +159,23 @@ def test_a_copy_of_a_patched_model_stands_on_its_own(
     assert torch.equal(model(x), stock)
 
 
+# --- where its tokens are -------------------------------------------------------------------
+
+
+@examples
+def test_patch_tokens_are_those_of_its_patches_row_by_row(family: str, make: Make) -> None:
+    _, backbone, x = opened(make)
+    geometry, (height, width) = backbone.geometry(), backbone.patch_size
+    rows, columns = backbone.input_size[1] // height, backbone.input_size[2] // width
+    assert rows * columns == geometry.patch_tokens
+    before = backbone.stem(x[:1])
+    for row, column in ((0, 1), (rows - 1, 0)):
+        changed = x[:1].clone()
+        changed[..., row * height : (row + 1) * height, column * width : (column + 1) * width] += 1
+        differs = (backbone.stem(changed) != before).any(-1)[0].nonzero().flatten().tolist()
+        assert differs == [geometry.prefix_tokens + row * columns + column]
+
+
 # --- what it costs ---------------------------------------------------------------------------
 
 

@@ -119,7 +119,7 @@ def forward_by_hand(
     """One image through an unpatched float64 model, tokens dropped as the reference says.
 
     Returns the logits, per pruning layer what survived S and I as indices into the unpruned
-    sequence, and how far the closest decision was from a tie.
+    sequence and the importances, and how far the closest decision was from a tie.
     """
     x = model.norm_pre(model._pos_embed(model.patch_embed(image[None])))
     original = list(range(x.shape[1]))
@@ -146,6 +146,8 @@ def forward_by_hand(
                 "after_block": number,
                 "s": [original[token] for token in kept.after_s],
                 "i": [original[token] for token in kept.after_i],
+                "importance": [kept.importance.get(token, 0.0) for token in range(len(original))]
+                if kept.importance else None,
             })  # fmt: skip
             left = min(kept.after_s, kept.after_i, key=len)
             original = [original[token] for token in left]
@@ -185,6 +187,13 @@ def assert_equals_twin(
             slow = by_block[mine["after_block"]]
             assert mine["s"][image].tolist() == slow["s"]
             assert mine["i"][image].tolist() == slow["i"]
+            if slow["importance"] is None:
+                assert mine["importance"] is None
+            else:
+                expected_scores = torch.tensor(slow["importance"], dtype=torch.float64)
+                torch.testing.assert_close(
+                    mine["importance"][image], expected_scores, rtol=1e-9, atol=1e-12
+                )
         torch.testing.assert_close(logits[image], expected, rtol=1e-9, atol=1e-10)
 
 

@@ -76,6 +76,34 @@ def test_recorded_tokens_are_those_of_the_last_forward_pass() -> None:
         assert torch.equal(old["i"][:1], new["i"])
 
 
+@pytest.mark.parametrize("order", CHOICES["order"])
+def test_importance_is_recorded_of_every_token_that_came_in(order: str) -> None:
+    """Tokens that were gone when the others were ranked have none of it."""
+    model = make("registers")
+    ztp_search.apply(model, replace(TWO_LAYERS, order=order), record_tokens=True)
+    model(images_for(model))
+    before = torch.arange(21).expand(3, -1)
+    for entry in model.ztp_tokens:
+        assert entry["importance"].shape == before.shape
+        first = entry["s"] if order == "i'-s-i" else before  # what the I-stage ranked
+        ranked = (before[:, :, None] == first[:, None]).any(-1)
+        assert torch.equal(entry["importance"] > 0, ranked)
+        before = entry["layer"]
+
+
+def test_a_layer_that_ranks_nothing_records_no_importance() -> None:
+    model = make("class token")
+    layers = (PruningLayer(1), PruningLayer(2, 1.0, 4), PruningLayer(3, 0.5))
+    for config, ranks in (
+        (replace(UNSEEN, layers=layers), [False, False, True]),
+        (PruningConfig(layers), [False, True, True]),
+    ):
+        ztp_search.apply(model, config, record_tokens=True)
+        model(images_for(model))
+        recorded = [entry["importance"] is not None for entry in model.ztp_tokens]
+        assert recorded == ranks
+
+
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_model_runs_on_the_counts_that_cost_says(name: str, config: PruningConfig) -> None:

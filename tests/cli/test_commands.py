@@ -37,6 +37,7 @@ from helpers.running import (
 
 import ztp_search.cli.main
 import ztp_search.evaluation.ray_cluster
+from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.main import main
 from ztp_search.cli.output import print_result
 from ztp_search.cli.tables import best_table, layer_table
@@ -275,6 +276,10 @@ def test_any_complete_trial_can_be_exported(finished: Finished, cli: Run) -> Non
         (["evaluate"], "CONFIG"),
         (["evaluate", "/no/such.json"], "/no/such.json"),
         (["cost", "/no/such.json"], "/no/such.json"),
+        (["visualize", "-o", "a.png"], "CONFIG"),
+        (["visualize", "a.json"], "--output"),
+        (["visualize", "/no/such.json", "-o", "a.png"], "/no/such.json"),
+        (["visualize", "a.json", "-o", "a.png", "--image-numbers", "-1"], "--image-numbers"),
         (["dashboard", "--port", "http"], "--port"),
         (["spaces", "--verbose"], "--verbose"),
     ],
@@ -383,7 +388,7 @@ def test_passwords_appear_nowhere(cli: Run, tmp_path: Path) -> None:
 
 
 def test_help_of_every_command(cli: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["best"], ["evaluate"], ["cost"], ["export"], ["dashboard"], ["spaces"]):
+    for command in ([], *([name] for name in COMMANDS if name != "search")):
         with pytest.raises(SystemExit) as ended:
             main([*command, "--help"])
         assert ended.value.code == 0

@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from ztp_search.data.class_map import LabelMap, imagenet_wnids, load_class_map, map_classes
+from ztp_search.data.class_map import (
+    LabelMap,
+    imagenet_wnids,
+    load_class_map,
+    map_classes,
+    output_names,
+)
 from ztp_search.errors import DataError
 
 
@@ -128,3 +134,11 @@ def test_errors_are_one_line(tmp_path):
     with pytest.raises(DataError) as caught:
         map_classes(["cat", "dog"], 10, file)
     assert "\n" not in str(caught.value)
+
+
+def test_outputs_are_named_by_the_class_map_else_by_imagenet_else_not_at_all(tmp_path):
+    path = write(tmp_path / "classes.json", '{"cat": 1, "dog": 0, "hound": 0}')
+    assert output_names(2, path) == {0: "dog", 1: "cat"}
+    assert output_names(2) == {}
+    names = output_names(1000)
+    assert (len(names), names[0], names[285]) == (1000, "tench", "Egyptian cat")

@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from ztp_search.data import decoding, prepare
+from ztp_search.data import prepare, preprocessing
 from ztp_search.settings import DataSpec
 
 CONFIG = {
@@ -66,5 +66,5 @@ def counted_decodes(monkeypatch):
     """Fixture: one entry for each picture that Pillow was asked to open."""
     counted = []
     real = Image.open
-    monkeypatch.setattr(decoding.Image, "open", lambda *a: (counted.append(1), real(*a))[1])
+    monkeypatch.setattr(preprocessing.Image, "open", lambda *a: (counted.append(1), real(*a))[1])
     return counted

@@ -23,12 +23,14 @@ Permutation = Callable[[int], Sequence[int]]
 @dataclass
 class Kept:
     """What one image keeps; `gap` is the smallest relative distance between what was kept and
-    what was not, over every decision taken: how far the result is from a tie."""
+    what was not, over every decision taken: how far the result is from a tie. `importance` is that
+    of the tokens that the last stage ranked; empty where none was."""
 
     after_s: list[int]
     after_i: list[int]
     fallback: bool
     gap: float
+    importance: dict[int, float]
 
 
 def prune_tokens(
@@ -48,6 +50,7 @@ def prune_tokens(
     everything = list(range(attention.shape[1]))
     patches = len(everything) - prefix_tokens
     i_stage = kept < patches - s_tokens
+    importance: dict[int, float] = {}
     if config.order == "i'-s-i":
         after_s = everything
         if s_tokens > 0:
@@ -59,7 +62,6 @@ def prune_tokens(
             after_i = layer.keep_important(after_s, importance, kept)
     else:
         after_i = everything
-        importance = {}
         if i_stage:
             importance = layer.importance(everything, wpr_iterations)
             after_i = layer.keep_important(everything, importance, kept + s_tokens)
@@ -68,7 +70,7 @@ def prune_tokens(
             if not i_stage:
                 importance = layer.pre_ranking(everything)
             after_s = layer.prune_similar(after_i, importance, s_tokens)
-    return Kept(after_s, after_i, layer.fallback, layer.gap)
+    return Kept(after_s, after_i, layer.fallback, layer.gap, importance)
 
 
 class _Layer:

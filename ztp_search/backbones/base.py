@@ -88,6 +88,12 @@ class Backbone(ABC):
     def example_input(self) -> Tensor:
         """One black image, (1, C, H, W), of the weights' type and on their device."""
 
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels; patch tokens come row by row."""
+        height, width = self.model.patch_embed.patch_size
+        return height, width
+
     # Running it in parts
 
     @abstractmethod

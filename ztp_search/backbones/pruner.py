@@ -27,7 +27,8 @@ class Pruner:
     config: what the model is pruned by at present.
     first: the first pruning layer that prunes anything; None where none does.
     tokens: per pruning layer of the last forward {"after_block", "s", "i", "layer", "merged",
-        "into"}, indices into the unpruned sequence (see `apply`); only with `record_tokens`.
+        "into", "importance"}, indices into the unpruned sequence and scores (see `apply`); only
+        with `record_tokens`.
     fallbacks: per pruning layer of the last forward, for which images the head filter left no
         head, (images,).
     sizes: how many patches each token that leaves the last layer stands for, (images, tokens);
@@ -185,7 +186,7 @@ class AttachedLayer:
         into = layer.gather(1, into.clamp_min(0)).masked_fill(into < 0, -1)
         self.pruner.tokens.append(
             {"after_block": self.layer.after_block, "s": s, "i": i, "layer": layer,
-             "merged": merged, "into": into}
+             "merged": merged, "into": into, "importance": kept.importance}
         )  # fmt: skip
 
 
@@ -215,10 +216,13 @@ def apply(
         model: a timm model of a supported family, with any weights, on any device.
         config: None makes the model stock again, bit for bit.
         record_tokens: have `model.ztp_tokens` list after each forward, per pruning layer,
-            {"after_block": l, "s": …, "i": …, "layer": …, "merged": …, "into": …}: indices into
-            the unpruned sequence, prefix included, (images, kept) of what is left after the
-            S-stage, the I-stage and the whole layer, and (images, merged) of what was merged and
-            of the token that each has ended in, -1 where that was dropped after all.
+            {"after_block": l, "s": …, "i": …, "layer": …, "merged": …, "into": …,
+            "importance": …}: indices into the unpruned sequence, prefix included, (images, kept)
+            of what is left after the S-stage, the I-stage and the whole layer, and (images,
+            merged) of what was merged and of the token that each has ended in, -1 where that was
+            dropped after all. "importance", (images, tokens that came in), is what the last stage
+            that ranks tokens went by, 0 where an earlier stage had taken the token out; None
+            where no stage ranks any.
 
     Returns:
         `model` itself.

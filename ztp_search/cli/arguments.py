@@ -9,7 +9,7 @@ import argparse
 import ast
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from ztp_search.errors import ModelError, ZtpError
@@ -78,10 +78,7 @@ def add_running(parser: Parser, default: str) -> None:
     add = parser.add_argument_group("how it runs (belongs to the study)").add_argument
     add("--batch-size", type=positive, metavar="N",
         help="images per forward pass (default: that of the space or file)")
-    add("--precision", choices=("auto", "fp32", "bf16", "fp16"),
-        help=f"of weights and activations (default: {default})")
-    add("--device", choices=("auto", "cpu", "cuda"), help=f"(default: {default})")
-    add("--threads", type=positive, metavar="N", help="CPU threads of one worker (default 1)")
+    add_runtime(add, default)
     add = parser.add_argument_group("workers (change no result)").add_argument
     add("--workers", type=natural, metavar="N",
         help="Ray workers; 0 works in this process (default: one per GPU, or per core)")
@@ -91,6 +88,14 @@ def add_running(parser: Parser, default: str) -> None:
         help="memory of each worker for what configurations share: 512MB, 2GB, 0 (default 1GB, "
              "less where many workers share little memory)")
     add("--address", metavar="RAY", help="Ray cluster to use (default: start one here)")
+
+
+def add_runtime(add: Callable[..., object], default: str) -> None:
+    """Precision, device and threads. add: of the group that they belong to."""
+    add("--precision", choices=("auto", "fp32", "bf16", "fp16"),
+        help=f"of weights and activations (default: {default})")
+    add("--device", choices=("auto", "cpu", "cuda"), help=f"(default: {default})")
+    add("--threads", type=positive, metavar="N", help="CPU threads of one worker (default 1)")
 
 
 def add_storage(parser: Parser, study: str = "(default: the one that was searched last)") -> None:

@@ -17,10 +17,11 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ztp_search.errors import ZtpError
-from ztp_search.settings import EvaluateSettings, SearchSettings
+from ztp_search.settings import EvaluateSettings, SearchSettings, VisualizeSettings
 
 SETTINGS = frozenset(
-    {each.name for of in (SearchSettings, EvaluateSettings) for each in dataclasses.fields(of)}
+    {each.name for of in (SearchSettings, EvaluateSettings, VisualizeSettings)
+     for each in dataclasses.fields(of)}
     | {"allow_edit", "config", "format", "host", "output", "port", "trial"}
 )
 """What messages name in backticks, and the command line as options."""

@@ -151,6 +151,24 @@ def evaluation_table(document: Mapping[str, Any]) -> Table:
     return table
 
 
+def visualization_table(document: Mapping[str, Any]) -> Table:
+    """What was drawn: what the model says of each image, unpruned and by each configuration."""
+    table = _table("", "image", "label", "configuration", "GFLOPs", "tokens", "prediction", "%")
+    for image in document["images"]:
+        label = _output(image["label"]) if image["label"] else ""
+        name = image["image"]
+        table.add_row(name, label, "unpruned", "", "", *_prediction(image["unpruned"]))
+        for row in image["configs"]:
+            layers = row["layers"]
+            counts = [str(each["tokens_in"]) for each in layers[:1]]
+            counts += [str(each["tokens_out"]) for each in layers]
+            table.add_row(
+                "", "", Path(row["config"]).name, f"{row['gflops']['total']:.3g}",
+                " → ".join(counts), *_prediction(row["prediction"]),
+            )  # fmt: skip
+    return table
+
+
 def spaces_table(document: Mapping[str, Any]) -> Table:
     """The shipped spaces."""
     table = _table("Search spaces", "name", "model and data")
@@ -217,6 +235,16 @@ def _table(title: str, *columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     return table
+
+
+def _prediction(output: Mapping[str, Any]) -> tuple[str, str]:
+    if output["class"] is None:
+        return "not finite", ""
+    return _output(output), _percent(output["probability"])
+
+
+def _output(output: Mapping[str, Any]) -> str:
+    return " ".join(str(part) for part in (output["class"], output["name"]) if part is not None)
 
 
 def _sentence(text: str) -> str:

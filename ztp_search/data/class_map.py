@@ -128,6 +128,29 @@ def imagenet_wnids(num_classes: int) -> dict[str, int]:
     return {wnid: output for output, wnid in enumerate(ImageNetInfo(subset).label_names())}
 
 
+def output_names(num_classes: int, class_map: str | None = None) -> dict[int, str]:
+    """Names of a model's outputs, as far as they are known.
+
+    The class map's, where there is one; else what timm calls ImageNet's classes, where the model
+    has as many; else none.
+
+    Raises:
+        DataError: The class map cannot be read.
+    """
+    if class_map is not None:
+        names: dict[int, str] = {}
+        for name, output in load_class_map(class_map).items():
+            names.setdefault(output, name)
+        return names
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset({"num_classes": num_classes})
+    if subset is None:
+        return {}
+    descriptions = ImageNetInfo(subset).label_descriptions()
+    return {output: text.split(",")[0] for output, text in enumerate(descriptions)}
+
+
 def _numbered(table: dict[str, int], path: str) -> int:
     """How many classes a map keyed by numbers covers."""
     if sorted(table) != sorted(str(number) for number in range(len(table))):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -21,11 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ztp_search.data.class_map import load_class_map
 from ztp_search.data.hub import one_line
+from ztp_search.data.preprocessing import Picture, mode_of, preprocessor
 from ztp_search.data.source import Source, Undecoded, UnreadableImage
 from ztp_search.errors import DataError
 
@@ -35,7 +33,6 @@ _STALE_SECONDS = 24 * 3600  # after which a temporary folder must be a dead proc
 _SETTINGS = {"search": "images", "holdout": "holdout"}
 """Which setting says how many images a store has."""
 
-Picture = NDArray[np.uint8]  # (C, H, W)
 UndecodedSample = tuple[Undecoded | UnreadableImage, int | None, str]  # image, label, name
 Sample = tuple[Picture | UnreadableImage, int | None, str]
 
@@ -55,10 +52,7 @@ class Request:
     @property
     def mode(self) -> str:
         """Pillow's mode for the number of channels."""
-        channels = self.config["input_size"][0]
-        if channels not in (1, 3):
-            raise DataError(f"images must have 1 or 3 channels, but the model takes {channels}")
-        return "L" if channels == 1 else "RGB"
+        return mode_of(self.config)
 
     def fitted(self, sources: Sequence[Source]) -> Request:
         """With no more search images than the source has beside the holdout, but with one."""
@@ -197,18 +191,14 @@ def _content(image: Undecoded) -> bytes:
 
 def _decoder(request: Request, title: str) -> Callable[[UndecodedSample], Sample]:
     """A function that decodes a sample and puts timm's evaluation transform to it."""
-    from timm.data import create_transform
-
-    transform = create_transform(**request.config, is_training=False, normalize=False)
+    preprocess = preprocessor(request.config)
 
     def decode(sample: UndecodedSample) -> Sample:
         image, label, name = sample
         if isinstance(image, UnreadableImage):
             return image, label, name
         try:
-            if isinstance(image, bytes):
-                image = Image.open(io.BytesIO(image))
-            picture: Picture = transform(image.convert(request.mode)).numpy()
+            picture = preprocess(image)
         except Exception as error:  # Pillow's decoders raise what they like on damaged data
             why = f"{title}: {name} cannot be decoded: {one_line(error)}"
             return UnreadableImage(why), label, name

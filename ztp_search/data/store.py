@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
-from ztp_search.data.decoding import VERSION, Picture, Request, make_stores, refusal
+from ztp_search.data.decoding import VERSION, Request, make_stores, refusal
 from ztp_search.data.hub import one_line
+from ztp_search.data.preprocessing import Picture, canonical
 from ztp_search.data.readers import open_source
 from ztp_search.errors import DataError
 from ztp_search.settings import DataSpec
@@ -152,7 +153,7 @@ def prepare(
         raise DataError(f"`images` must be 1 or more and `holdout` 0 or more, "
                         f"but got {images} and {holdout}")
     request = Request(
-        _canonical(data_config), images, holdout, seed, skip_unreadable, progress, at_most
+        canonical(data_config), images, holdout, seed, skip_unreadable, progress, at_most
     )
     splits = [spec.split]
     if spec.holdout_split is not None and holdout > 0:
@@ -171,15 +172,3 @@ def prepare(
     if unreadable and not skip_unreadable:
         raise refusal(unreadable[0])
     return sets
-
-
-def _canonical(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a data config that decides about pixels, as JSON has it."""
-    return {
-        "input_size": [int(size) for size in config["input_size"]],
-        "interpolation": str(config["interpolation"]),
-        "crop_pct": float(config["crop_pct"]),
-        "crop_mode": str(config["crop_mode"]),
-        "mean": [float(value) for value in config["mean"]],
-        "std": [float(value) for value in config["std"]],
-    }

@@ -50,7 +50,9 @@ def evaluate(settings: ResolvedEvaluation, progress: Progress) -> EvaluationResu
     counted = flops(geometry_of(loaded.model), settings.file.config)
     images = decode_images(sources, loaded, progress)
     store = images.search if settings.image_set == "search" else images.holdout
-    _check_images(settings, store)
+    check_images(
+        settings.images_sha256, store, settings.name, settings.image_set, sources.data.source
+    )
     with Evaluator(
         sources, loaded, images, runtime, "agreement", settings.workers, progress
     ) as evaluator:
@@ -96,13 +98,25 @@ def load_expected(
     return loaded
 
 
-def _check_images(settings: ResolvedEvaluation, store: ImageStore) -> None:
-    expected = settings.images_sha256
+def check_images(
+    expected: str | None, store: ImageStore, name: str, image_set: str, source: str
+) -> None:
+    """Refuse images that are not those that a configuration was measured on.
+
+    Args:
+        expected: their digest; None: any will do.
+        store: the images.
+        name: of the configuration file.
+        image_set: "search" or "holdout".
+        source: where the images are from.
+
+    Raises:
+        DataError: they are others.
+    """
     if expected is not None and expected != store.digest:
         raise DataError(
-            f"{settings.name} was measured on {settings.image_set} images {expected[:12]}…, but "
-            f"{settings.sources.data.source} gives {store.digest[:12]}… here; measure on it with "
-            f"`data`"
+            f"{name} was measured on {image_set} images {expected[:12]}…, but {source} gives "
+            f"{store.digest[:12]}… here; measure on it with `data`"
         )
 
 

@@ -109,6 +109,8 @@ class Kept:
     layer: the latter.
     fallback: (B,) images for which the head filter left no head at some stage.
     merged: which of the others went into which of those left; None where none is merged.
+    importance: of every token that came in, (B, N), as the last stage that ranked any saw it: 0
+        where an earlier stage had taken it out; None where no stage ranked any.
     """
 
     after_s: Int[Tensor, "B S"]
@@ -116,6 +118,7 @@ class Kept:
     layer: Int[Tensor, "B K"]
     fallback: Bool[Tensor, B]
     merged: Merged | None = None
+    importance: Float[Tensor, "B N"] | None = None
 
 
 def prune_tokens(
@@ -147,7 +150,7 @@ def prune_tokens(
             importance = graph.importance(wpr_iterations)
             graph.importance_stage(importance, n - s_tokens, kept, merge_share)
         after_i = graph.positions(kept)
-        return Kept(after_s, after_i, after_i, graph.fallback, graph.merged())
+        return Kept(after_s, after_i, after_i, graph.fallback, graph.merged(), graph.scores)
     ranking = graph.importance(wpr_iterations) if i_stage else None
     if ranking is not None:
         graph.importance_stage(ranking, n, kept + s_tokens, merge_share)
@@ -156,7 +159,7 @@ def prune_tokens(
         ranking = graph.pre_ranking() if ranking is None else ranking
         graph.similarity_stage(ranking, kept + s_tokens, s_tokens)
     after_s = graph.positions(kept)
-    return Kept(after_s, after_i, after_s, graph.fallback, graph.merged())
+    return Kept(after_s, after_i, after_s, graph.fallback, graph.merged(), graph.scores)
 
 
 class _Graph:
@@ -184,6 +187,7 @@ class _Graph:
         self.patches[:, :prefix_tokens] = False  # (B, N), patch tokens that are alive
         self.fallback = torch.zeros(self.images, dtype=torch.bool, device=self.device)
         self.moves: list[tuple[Tensor, Tensor]] = []  # by stage: tokens and their matches, (B, M)
+        self.scores: Tensor | None = None  # (B, N), the importances that were computed last
 
     def pre_ranking(self) -> Tensor:
         """What the S-stage ranks all tokens by, (B, P): one iteration, or nothing at all."""
@@ -201,7 +205,8 @@ class _Graph:
         variance = head_variance(scores, self.patches)
         heads, fallback = counted_heads(variance, config.v_min, config.v_max)
         self.fallback = self.fallback | fallback
-        return aggregate(scores, heads, config.aggregation)[:, self.prefix :]
+        self.scores = aggregate(scores, heads, config.aggregation)  # (B, N)
+        return self.scores[:, self.prefix :]
 
     def similarity_stage(self, importance: Tensor, ranked: int, s_tokens: int) -> None:
         """Prune the s_tokens of the less important half that have the closest match."""

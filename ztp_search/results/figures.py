@@ -6,27 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from ztp_search.errors import ZtpError
 from ztp_search.pruning.schedules import BASELINES
-
-CANVASES = {".svg": FigureCanvasSVG, ".png": FigureCanvasAgg}
+from ztp_search.results.picture_file import refused_in_one_line, save_picture
 
 
 def front_figure(document: Mapping[str, Any], path: Path) -> None:
-    """Accuracy over GFLOPs of each budget's winner, with 95 % intervals, as SVG or PNG.
+    """Accuracy over GFLOPs of each budget's winner, with 95 % intervals, as PNG, SVG or PDF.
 
     document: of a search under several budgets. The intervals are those of the difference from
     the unpruned model, which is what sets the winners apart; its own accuracy is a line. Hand-set
-    schedules stand beside the winners of the same budgets.
+    schedules stand beside the winners of the same budgets. ZtpError where it cannot be written.
     """
     points = document["front"]
     unpruned = 100 * points[0]["unpruned_accuracy"]
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    CANVASES[path.suffix](figure)
     axes = figure.add_subplot()
     axes.axhline(unpruned, color="0.5", linestyle=":", label=f"unpruned ({_of(points[0])})")
     front = [point for point in points if point["on_front"]]
@@ -60,11 +55,9 @@ def front_figure(document: Mapping[str, Any], path: Path) -> None:
     )
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3, fontsize="small")  # off the data
-    try:
+    with refused_in_one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except OSError as error:
-        raise ZtpError(f"{path} cannot be written: {error.strerror}") from None
+    save_picture(figure, path)
 
 
 def _of(point: Mapping[str, Any]) -> str:

@@ -68,8 +68,8 @@ class ModelSettings:
 
 @refused_in_one_line
 @dataclass(frozen=True, slots=True, kw_only=True, config=CONFIG)
-class RunSettings(ModelSettings):
-    """What a search and an evaluation have in common: model, images, workers.
+class DataSettings(ModelSettings):
+    """Which model and which images.
 
     Args:
         data: folder of images, .tar, or hfds/NAME, wds/PATH, torch/NAME as timm opens them.
@@ -99,11 +99,6 @@ class RunSettings(ModelSettings):
     crop_pct: Finite | None = None
     crop_mode: str | None = None
     input_size: Sequence[int] | None = None
-    batch_size: Positive | None = None
-    workers: Natural | None = None
-    gpus_per_worker: PositiveFloat = 1.0
-    cache_memory: Natural | None = None
-    address: str | None = None
     out: FileName = "ztp-runs"
 
     @property
@@ -111,6 +106,27 @@ class RunSettings(ModelSettings):
         """What is stated in place of timm's data config."""
         names = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "input_size")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@refused_in_one_line
+@dataclass(frozen=True, slots=True, kw_only=True, config=CONFIG)
+class RunSettings(DataSettings):
+    """What a search and an evaluation have in common: model, images, workers.
+
+    Args:
+        batch_size: images per forward; None: that of the space or file.
+        workers: Ray workers; 0 works in this process; None: one per GPU, or per core.
+        gpus_per_worker: share of a GPU that one worker takes.
+        cache_memory: bytes of each worker for what configurations share; None: 1 GB, or less
+            where many workers share little memory.
+        address: Ray cluster to use; None starts one here.
+    """
+
+    batch_size: Positive | None = None
+    workers: Natural | None = None
+    gpus_per_worker: PositiveFloat = 1.0
+    cache_memory: Natural | None = None
+    address: str | None = None
 
 
 @refused_in_one_line
@@ -210,6 +226,40 @@ class EvaluateSettings(RunSettings):
     images: Positive | None = None
     seed: Natural | None = None
     predictions: FileName | None = None
+    precision: Precision | None = None
+    device: Device | None = None
+    threads: Positive | None = None
+
+
+@refused_in_one_line
+@dataclass(frozen=True, slots=True, kw_only=True, config=CONFIG)
+class VisualizeSettings(DataSettings):
+    """The settings of a picture; what is None is taken from the configuration file.
+
+    Args:
+        image: picture files to draw, in place of images of a data set.
+        image_set: of the file's images, "search" or "holdout"; None: holdout, where it has any.
+        images: how many images of the set, from its first on; None: 4, or as many as there are.
+        image_numbers: which images of the set, counted from 0, in place of its first.
+        seed: with `data`: the order of its images.
+        importance: draw also what each pruning layer ranked tokens by.
+        precision, device, threads: None is the file's, else "auto" and 1.
+
+    Raises:
+        ZtpError: a value is not one; the message says which, and what it must be.
+
+    Example:
+        >>> from ztp_search import VisualizeSettings
+        >>> VisualizeSettings(image_numbers=[3, 17]).image_numbers
+        [3, 17]
+    """
+
+    image: Sequence[FileName] = ()
+    image_set: ImageSet | None = None
+    images: Positive | None = None
+    image_numbers: Sequence[Natural] = ()
+    seed: Natural | None = None
+    importance: bool = False
     precision: Precision | None = None
     device: Device | None = None
     threads: Positive | None = None

@@ -8,7 +8,12 @@ from typing import Any
 
 from ztp_search.errors import ZtpError
 from ztp_search.pruning.config_file import ConfigFile
-from ztp_search.settings.options import EvaluateSettings, ModelSettings
+from ztp_search.settings.options import (
+    DataSettings,
+    EvaluateSettings,
+    ModelSettings,
+    VisualizeSettings,
+)
 from ztp_search.settings.resolve_search import (
     DEFAULTS,
     check_files,
@@ -42,10 +47,9 @@ def resolve_evaluation(
     model = resolve_model(settings, file, name)
     stored = file.provenance.get("data")
     if settings.data is not None or stored is None:
-        sources, image_set = _other_data(settings, model, stored, name)
+        sources, image_set = _other_data(settings, model, file, name)
     else:
         sources, image_set = _data_of_file(settings, model, stored)
-    runtime = file.provenance.get("runtime", {})
     images_sha256 = None
     if stored is not None and not _asks_for_other_images(settings):
         images_sha256 = stored[PROVENANCE_KEY[image_set]]["sha256"]
@@ -55,12 +59,11 @@ def resolve_evaluation(
         sources=sources,
         workers=worker_options(settings),
         image_set=image_set,
-        device=settings.device or runtime.get("device", "auto"),
-        precision=settings.precision or runtime.get("precision", "auto"),
-        batch_size=settings.batch_size or runtime.get("batch_size", DEFAULTS["batch_size"]),
-        threads=settings.threads or runtime.get("threads", 1),
+        batch_size=settings.batch_size
+        or file.provenance.get("runtime", {}).get("batch_size", DEFAULTS["batch_size"]),
         images_sha256=images_sha256,
-        weights_sha256=expected_weights(settings, file),
+        weights_sha256=weights_sha256_of(settings, file),
+        **runtime_of(settings, file),
         predictions=None if settings.predictions is None else Path(settings.predictions),
     )
 
@@ -75,12 +78,27 @@ def resolve_model(settings: ModelSettings, file: ConfigFile, name: str) -> Model
     return model_spec(settings, stated)
 
 
-def expected_weights(settings: ModelSettings, file: ConfigFile) -> str | None:
-    """Digest of the weights that must be found again; None where others are asked for."""
-    if settings.model is not None or settings.weights is not None:
-        return None
-    digest: str | None = file.model.get("weights_sha256")
-    return digest
+def runtime_of(settings: EvaluateSettings | VisualizeSettings, file: ConfigFile) -> dict[str, Any]:
+    """Device, precision and threads that are stated, else the file's."""
+    runtime = file.provenance.get("runtime", {})
+    return {
+        "device": settings.device or runtime.get("device", "auto"),
+        "precision": settings.precision or runtime.get("precision", "auto"),
+        "threads": settings.threads or runtime.get("threads", 1),
+    }
+
+
+def weights_sha256_of(settings: ModelSettings, file: ConfigFile) -> str | None:
+    """What the weights must be: the file's, unless others are asked for."""
+    own = settings.model is None and settings.weights is None
+    return file.model.get("weights_sha256") if own else None
+
+
+def preprocessing_of(settings: DataSettings, file: ConfigFile) -> dict[str, Any]:
+    """For images that are not the file's: as it says where the model is its own."""
+    stored = file.provenance.get("data")
+    config = stored["config"] if stored and settings.model is None else {}
+    return {**config, **settings.preprocessing}
 
 
 def _asks_for_other_images(settings: EvaluateSettings) -> bool:
@@ -90,7 +108,7 @@ def _asks_for_other_images(settings: EvaluateSettings) -> bool:
 
 
 def _other_data(
-    settings: EvaluateSettings, model: ModelSpec, stored: Mapping[str, Any] | None, name: str
+    settings: EvaluateSettings, model: ModelSpec, file: ConfigFile, name: str
 ) -> tuple[Sources, str]:
     """The images of `data`, preprocessed as the file says where the model is its own."""
     if settings.data is None:
@@ -101,11 +119,10 @@ def _other_data(
             raise ZtpError(
                 f"`{option}` {value} is of the file's images; leave it or `data` out"
             )
-    config = stored["config"] if stored and settings.model is None else {}
     return Sources(
         model=model,
         data=data_spec(settings, {}),
-        data_overrides={**config, **settings.preprocessing},
+        data_overrides=preprocessing_of(settings, file),
         images=settings.images or DEFAULTS["images"],
         holdout=0,
         seed=settings.seed or 0,

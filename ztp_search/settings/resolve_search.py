@@ -10,7 +10,13 @@ from typing import Any
 from ztp_search.errors import DataError, ZtpError
 from ztp_search.pruning.budget import check_budgets
 from ztp_search.pruning.config_file import load_config
-from ztp_search.settings.options import FileName, ModelSettings, RunSettings, SearchSettings
+from ztp_search.settings.options import (
+    DataSettings,
+    FileName,
+    ModelSettings,
+    RunSettings,
+    SearchSettings,
+)
 from ztp_search.settings.resolved import (
     DataSpec,
     ModelSpec,
@@ -75,7 +81,7 @@ def worker_options(settings: RunSettings) -> WorkerOptions:
     )
 
 
-def check_files(settings: RunSettings) -> None:
+def check_files(settings: DataSettings) -> None:
     """ZtpError unless what the user names as a file or folder is there."""
     stated = {"weights": settings.weights, "class_map": settings.class_map}
     data = settings.data
@@ -96,7 +102,7 @@ def model_spec(settings: ModelSettings, stated: Mapping[str, Any]) -> ModelSpec:
     )
 
 
-def data_spec(settings: RunSettings, stated: Mapping[str, Any]) -> DataSpec:
+def data_spec(settings: DataSettings, stated: Mapping[str, Any]) -> DataSpec:
     """The images that a space or file states, with what the user says in their place."""
     return DataSpec(
         stated["source"] if settings.data is None else str(settings.data),

@@ -163,3 +163,51 @@ class ResolvedEvaluation:
     images_sha256: str | None = None
     weights_sha256: str | None = None
     predictions: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataSetImages:
+    """Images of a data set, to be drawn.
+
+    sources: of model and images. image_set: "search" or "holdout".
+    count: how many, from the first on; at_most: whether fewer will do where there are no more.
+    numbers: which ones instead, where there are any.
+    images_sha256: what the images must be, as in `ResolvedEvaluation`.
+    """
+
+    sources: Sources
+    image_set: str
+    count: int
+    at_most: bool = False
+    numbers: tuple[int, ...] = ()
+    images_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedVisualization:
+    """A picture, resolved from its settings. precision and device may be "auto".
+
+    configs: by what messages and rows call them.
+    name: of the first configuration, whose model, images and runtime it is.
+    images: files, or images of a data set.
+    weights_sha256: what the weights must be, as in `ResolvedEvaluation`.
+    """
+
+    configs: Mapping[str, PruningConfig]
+    name: str
+    model: ModelSpec
+    data_overrides: Mapping[str, Any]
+    class_map: str | None
+    images: tuple[Path, ...] | DataSetImages
+    importance: bool
+    device: str
+    precision: str
+    threads: int
+    weights_sha256: str | None = None
+
+    @property
+    def image_count(self) -> int:
+        """How many images are drawn, if the data set has as many."""
+        if isinstance(self.images, DataSetImages):
+            return len(self.images.numbers) or self.images.count
+        return len(self.images)

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ztp_search.cli.arguments import Parser
-from ztp_search.cli.commands import best, cost, dashboard, evaluate, export, search, spaces
+from ztp_search.cli.commands import (
+    best,
+    cost,
+    dashboard,
+    evaluate,
+    export,
+    search,
+    spaces,
+    visualize,
+)
 
 
 class Command(Protocol):
@@ -27,6 +36,6 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Command] = {
     command.NAME: command
-    for command in (search, best, evaluate, cost, export, dashboard, spaces)
+    for command in (search, best, evaluate, cost, visualize, export, dashboard, spaces)
 }
 """`search` is the default: it goes by `ztp-search` alone."""

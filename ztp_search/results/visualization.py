@@ -1,0 +1,106 @@
+"""What configurations do to images, token by token, and what the model makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ztp_search.results.token_maps import LayerMap
+
+
+@dataclass(frozen=True, slots=True)
+class NamedOutput:
+    """An output of the model: its index, its name where there is one, and its probability.
+
+    output: None where a logit was not finite. probability: None there, and of a label.
+    """
+
+    output: int | None
+    name: str | None = None
+    probability: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"class": self.output, "name": self.name, "probability": self.probability}
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedImage:
+    """One configuration on one image.
+
+    config: what it is called. gflops: as in a configuration file.
+    """
+
+    config: str
+    gflops: Mapping[str, float]
+    prediction: NamedOutput
+    layers: tuple[LayerMap, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "config": self.config,
+            "gflops": dict(self.gflops),
+            "prediction": self.prediction.to_dict(),
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """One image, as the model sees it, and what each configuration does to it.
+
+    Attributes:
+        name: its file, or its number in its image set.
+        pixels: resized and cropped, before normalisation, (H, W, 3).
+        label: None where unknown.
+        unpruned: the prediction of the unpruned model.
+        reduced: by configuration.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    label: NamedOutput | None
+    unpruned: NamedOutput
+    reduced: tuple[ReducedImage, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        label = None
+        if self.label is not None:
+            label = {"class": self.label.output, "name": self.label.name}
+        return {
+            "image": self.name,
+            "label": label,
+            "unpruned": self.unpruned.to_dict(),
+            "configs": [each.to_dict() for each in self.reduced],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Visualization:
+    """What was drawn.
+
+    Attributes:
+        output: the file.
+        model: its name.
+        patch_size: height and width of a patch in pixels.
+        importance: whether the importance that layers ranked by is drawn too.
+        images: what was drawn of each.
+    """
+
+    output: str
+    model: str
+    patch_size: tuple[int, int]
+    importance: bool
+    images: tuple[ImageView, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document that `ztp-search visualize --json` prints."""
+        return {
+            "output": self.output,
+            "model": self.model,
+            "importance": self.importance,
+            "images": [image.to_dict() for image in self.images],
+        }
