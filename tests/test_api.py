@@ -264,7 +264,7 @@ def test_what_is_not_in_the_study_is_refused(finished: Finished, tmp_path: Path)
     out, path = finished.out, tmp_path / "x"
     calls: dict[str, Callable[[], object]] = {
         "got 99": lambda: ztp_search.export(path, out=out, trial=99),
-        "`format` must be one of json": lambda: ztp_search.export(path, "onnx", out=out),
+        "`format` must be one of json": lambda: ztp_search.export(path, "tflite", out=out),
         "`output`": lambda: ztp_search.export(tmp_path, out=out),
         "'other'": lambda: ztp_search.best(out=out, study="other"),
         "run a search first": lambda: ztp_search.best(out=tmp_path / "nowhere"),

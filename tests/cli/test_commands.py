@@ -271,7 +271,7 @@ def test_any_complete_trial_can_be_exported(finished: Finished, cli: Run) -> Non
         (["sarch", "--budget", "68%"], "'sarch' is no command"),
         (["best"], "run a search first"),
         (["best", "-n", "0"], "-n"),
-        (["export", "--format", "onnx"], "--format"),
+        (["export", "--format", "tflite"], "--format"),
         (["export", "--trial", "x"], "--trial"),
         (["evaluate"], "CONFIG"),
         (["evaluate", "/no/such.json"], "/no/such.json"),
