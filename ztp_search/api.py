@@ -29,6 +29,7 @@ from ztp_search.settings import (
     resolve_search,
     resolve_visualization,
     storage_url,
+    stored_preprocessing,
     weights_sha256_of,
 )
 
@@ -393,7 +394,7 @@ def _loaded(file: ConfigFile, asked: ModelSettings, name: str) -> LoadedModel:
     spec = resolve_model(asked, file, name)
     from ztp_search.driver.evaluate import load_expected
 
-    stored = file.provenance.get("data", {}).get("config", {}) if asked.model is None else {}
+    stored = stored_preprocessing(asked, file)
     return load_expected(spec, stored, weights_sha256_of(asked, file), name)
 
 

@@ -23,14 +23,12 @@ from ztp_search.evaluation.runtime import DTYPES, Runtime, resolve_runtime
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import flops
 from ztp_search.pruning.geometry import Geometry
+from ztp_search.pruning.methods.zero_tprune import PRE_RANKED
 from ztp_search.results.picture_file import check_picture_path
 from ztp_search.results.token_figure import check_cells, token_figure
 from ztp_search.results.token_maps import layer_maps
 from ztp_search.results.visualization import ImageView, NamedOutput, ReducedImage, Visualization
 from ztp_search.settings import DataSetImages, ResolvedVisualization
-
-S_FIRST = "i'-s-i"
-"""The order of stages in which the S-stage comes before the I-stage."""
 
 
 def visualize(settings: ResolvedVisualization, output: Path, progress: Progress) -> Visualization:
@@ -174,7 +172,7 @@ def _reduced(
     records = [_of_one_image(record) for record in model.ztp_tokens] if config.layers else []
     layers = layer_maps(
         records, patches=geometry.patch_tokens, prefix=geometry.prefix_tokens,
-        s_first=config.order == S_FIRST,
+        s_first=config.order == PRE_RANKED,
     )  # fmt: skip
     return ReducedImage(name, gflops, _prediction(logits, names), layers)
 

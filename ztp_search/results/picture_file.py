@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from ztp_search.errors import ZtpError
+from ztp_search.results.whole_file import in_place_of
 
 CANVASES: dict[str, type[FigureCanvasBase]] = {
     ".png": FigureCanvasAgg, ".svg": FigureCanvasSVG, ".pdf": FigureCanvasPdf,
@@ -50,16 +50,10 @@ def save_picture(figure: Figure, path: Path, dots_per_inch: int = 100) -> None:
     """
     suffix = path.suffix.lower()
     CANVASES[suffix](figure)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with refused_in_one_line(path):
-        try:
-            with temporary.open("xb") as file:
-                figure.savefig(
-                    file, format=suffix[1:], dpi=dots_per_inch, metadata=UNDATED.get(suffix)
-                )
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with refused_in_one_line(path), in_place_of(path) as temporary:
+        figure.savefig(
+            temporary, format=suffix[1:], dpi=dots_per_inch, metadata=UNDATED.get(suffix)
+        )
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from ztp_search.settings.options import (
 from ztp_search.settings.resolve_evaluation import (
     resolve_evaluation,
     resolve_model,
+    stored_preprocessing,
     weights_sha256_of,
 )
 from ztp_search.settings.resolve_search import resolve_search, storage_url
@@ -47,5 +48,6 @@ __all__ = [
     "resolve_search",
     "resolve_visualization",
     "storage_url",
+    "stored_preprocessing",
     "weights_sha256_of",
 ]

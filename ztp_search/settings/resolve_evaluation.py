@@ -96,9 +96,14 @@ def weights_sha256_of(settings: ModelSettings, file: ConfigFile) -> str | None:
 
 def preprocessing_of(settings: DataSettings, file: ConfigFile) -> dict[str, Any]:
     """For images that are not the file's: as it says where the model is its own."""
-    stored = file.provenance.get("data")
-    config = stored["config"] if stored and settings.model is None else {}
-    return {**config, **settings.preprocessing}
+    return {**stored_preprocessing(settings, file), **settings.preprocessing}
+
+
+def stored_preprocessing(settings: ModelSettings, file: ConfigFile) -> Mapping[str, Any]:
+    """What the file says of it, which goes for its own model alone."""
+    stored: Mapping[str, Any] = file.provenance.get("data") or {}
+    config: Mapping[str, Any] = stored.get("config", {}) if settings.model is None else {}
+    return config
 
 
 def _asks_for_other_images(settings: EvaluateSettings) -> bool:

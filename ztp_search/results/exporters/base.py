@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ztp_search.errors import ZtpError
 from ztp_search.pruning.config_file import ConfigFile
+from ztp_search.results.whole_file import in_place_of
 
 if TYPE_CHECKING:
     from ztp_search.backbones.loading import LoadedModel
@@ -61,24 +59,6 @@ class TextExporter(Exporter):
         text = self.text(what)
         with in_place_of(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="")
-
-
-@contextmanager
-def in_place_of(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, which takes its place when all is written, and only then."""
-    if path.is_dir():
-        raise IsADirectoryError(21, "is a folder", str(path))
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # as an ordinary file, where mkstemp's are private
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def missing(format: str, library: str) -> ZtpError:

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 from ztp_search.pruning.config_file import ConfigFile
-from ztp_search.results.exporters.base import Exported, Exporter, in_place_of, missing
+from ztp_search.results.exporters.base import Exported, Exporter, missing
 from ztp_search.results.exporters.traced import (
     INPUT,
     OUTPUT,
@@ -17,6 +17,7 @@ from ztp_search.results.exporters.traced import (
     pruned_model,
     quiet,
 )
+from ztp_search.results.whole_file import in_place_of
 
 LIBRARIES = ("onnx", "onnxscript")
 

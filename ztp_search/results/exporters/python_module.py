@@ -17,7 +17,6 @@ from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.methods import method_of
-from ztp_search.pruning.rounding import round_half_up
 from ztp_search.pruning.tokens import token_counts
 from ztp_search.results.exporters.base import Exported, TextExporter
 
@@ -83,9 +82,11 @@ def layers(config: PruningConfig, geometry: Geometry) -> dict[int, tuple[int, in
         if before == after:
             continue
         sight = method.looks_at(config, layer, before, after)
-        merged = round_half_up(layer.merge_share * max(0, before - layer.s_tokens - after))
+        fates = dict(zip(method.fates, method.taken_out(config, layer, before, after), strict=True))
         iterations = layer.wpr_iterations if sight.attention else 0
-        out[layer.after_block] = (layer.s_tokens, after, iterations, merged)
+        out[layer.after_block] = (
+            layer.s_tokens, after, iterations, fates["merged as unimportant"],
+        )  # fmt: skip
     return out
 
 

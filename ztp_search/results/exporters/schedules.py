@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from ztp_search.errors import ConfigError
 from ztp_search.pruning.config_file import ConfigFile
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.methods import method_of
 from ztp_search.pruning.schedules import TOME
 from ztp_search.pruning.tokens import token_counts
@@ -25,7 +26,7 @@ class TomeList(TextExporter):
     """{"r": […]}: for `model.r` of a model that ToMe's library has patched."""
 
     def text(self, what: Exported) -> str:
-        counts = token_counts_of(what.file, "tome")
+        counts = token_counts(geometry_of(what.file, "tome"), what.file.config)
         r = [before - after for before, after in zip(counts, counts[1:], strict=False)]
         for block, (taken, before) in enumerate(zip(r, counts, strict=False), 1):
             if taken > before // 2:
@@ -52,12 +53,10 @@ class DiffRateCounts(TextExporter):
 
     def text(self, what: Exported) -> str:
         prunes, merges = [], []
-        geometry = what.file.geometry()
+        geometry = geometry_of(what.file, "diffrate")
         for fates, left in taken_out(what.file, "diffrate"):
-            dropped = sum(fates) - merged_of(what.file, fates)
-            prunes.append(left + sum(fates) - dropped)
+            prunes.append(left + merged_of(what.file, fates))
             merges.append(left)
-        assert geometry is not None
         document = {
             "tokens": geometry.tokens, "prefix_tokens": geometry.prefix_tokens,
             "kept_after_prune": prunes, "kept_after_merge": merges,
@@ -71,21 +70,20 @@ class DiffRateCounts(TextExporter):
         )
 
 
-def token_counts_of(file: ConfigFile, format: str) -> tuple[int, ...]:
-    """Tokens of each block, and what leaves the last; ConfigError without the model's sizes."""
+def geometry_of(file: ConfigFile, format: str) -> Geometry:
+    """The model's sizes; ConfigError where the file has none."""
     geometry = file.geometry()
     if geometry is None:
         raise ConfigError(
             f"`format` {format} needs model.geometry in the configuration file; export from a study"
         )
-    return token_counts(geometry, file.config)
+    return geometry
 
 
 def taken_out(file: ConfigFile, format: str) -> Iterator[tuple[tuple[int, ...], int]]:
     """By block: how many tokens meet which fate, and how many tokens are left."""
-    counts = token_counts_of(file, format)
-    geometry = file.geometry()
-    assert geometry is not None
+    geometry = geometry_of(file, format)
+    counts = token_counts(geometry, file.config)
     method, prefix = method_of(file.config), geometry.prefix_tokens
     layers = {layer.after_block: layer for layer in file.config.layers}
     for block in range(1, geometry.depth + 1):

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ztp_search.results.exporters.base import Exported, Exporter, in_place_of
+from ztp_search.results.exporters.base import Exported, Exporter
 from ztp_search.results.exporters.traced import free_batch, metadata, pruned_model, quiet
+from ztp_search.results.whole_file import in_place_of
 
 
 class TorchProgram(Exporter):

@@ -15,13 +15,8 @@ from typing import Any
 from ztp_search.errors import ZtpError
 from ztp_search.pruning.methods import method_of
 from ztp_search.results.documents import MEASURED
-from ztp_search.results.exporters.base import (
-    Exported,
-    Exporter,
-    TextExporter,
-    in_place_of,
-    missing,
-)
+from ztp_search.results.exporters.base import Exported, Exporter, TextExporter, missing
+from ztp_search.results.whole_file import in_place_of
 from ztp_search.study import StoredTrial, StudyReader
 from ztp_search.study.parameters import named_values
 
