@@ -21,6 +21,7 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
     "nsga2": Nsga2,
     "surrogate": Surrogate,
 }
+"""Classes by name, the default first."""
 
 __all__ = [
     "SAMPLERS", "AdaptiveSampler", "CmaEs", "Known", "MonteCarlo", "Nsga2", "Proposal",
