@@ -18,11 +18,13 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "annotations",
+    "benchmark",
     "command_reference",
 ]
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-smartquotes = False  # "--" is how options begin
+smartquotes_action = "D"  # dashes alone
+default_role = "literal"  # single backticks of docstrings
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
@@ -46,6 +48,8 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = f"ztp-search {release}"
 html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_show_sourcelink = False
 html_show_sphinx = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
