@@ -4,6 +4,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+from pygments.lexer import RegexLexer
+from pygments.token import Comment, Text
+from sphinx.highlighting import lexers
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
@@ -54,3 +58,12 @@ html_show_sphinx = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"
+
+
+class CommandLine(RegexLexer):
+    """What a reader types: comments stand back, and `export` is a command like any other."""
+
+    tokens = {"root": [(r"#.*", Comment), (r"[^#]+", Text)]}
+
+
+lexers["sh"] = CommandLine()

@@ -18,8 +18,8 @@ from sphinx.util.typing import ExtensionMetadata
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 WAYS = {
-    "unpruned": "unpruned", "any": "joint search", "zero-tprune": "dropping alone",
-    "merge": "merging alone", "paper_schedule": "paper's schedule", "tome": "ToMe's schedule",
+    "unpruned": "unpruned", "any": "search", "zero-tprune": "dropping", "merge": "merging",
+    "paper_schedule": "paper's", "tome": "ToMe's",
 }  # fmt: skip
 
 
