@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--name", default="samplers", help="of the file under benchmarks/results")
     args = parser.parse_args()
     jobs = [
         Job(budget, trials, way, seed, args.images)
@@ -103,7 +104,7 @@ def main() -> None:
         for budget, trials, way in itertools.product(args.budgets, args.trials, args.ways)
         if (row := summary(budget, trials, way, found, right))
     ]
-    record("samplers", {"arguments": vars(args), "rows": rows})
+    record(args.name, {"arguments": vars(args), "rows": rows})
 
 
 def searched(job: Job) -> str:

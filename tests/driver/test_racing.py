@@ -297,7 +297,7 @@ def test_another_rule_is_refused_on_a_resume(raced: Finished) -> None:
         race(raced.out, racing="halving")
 
 
-LEARNING = ("tpe", "cma-es", "nsga2", "surrogate")
+LEARNING = ("tpe", "cma-es", "surrogate")
 
 
 @pytest.mark.parametrize("sampler", [*LEARNING, "qmc"])
