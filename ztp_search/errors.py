@@ -11,8 +11,16 @@
 """
 
 
+HEAD, TAIL = 1_500, 400
+"""Characters of a message that are kept, where it quotes a value of millions."""
+
+
 class ZtpError(Exception):
     """The user's mistake; its text is one line with the rule, the value and the fix."""
+
+    def __init__(self, message: str = "") -> None:
+        line = message if len(message) <= HEAD + TAIL else f"{message[:HEAD]} … {message[-TAIL:]}"
+        super().__init__(line)
 
 
 class ConfigError(ZtpError):
