@@ -31,7 +31,6 @@ from scipy.stats import t as student
 
 from ztp_search import SearchSettings, search
 from ztp_search.driver.evaluator import open_evaluator
-from ztp_search.driver.packing import pack, unpack_bits
 from ztp_search.driver.progress import Progress
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import resolve_runtime
@@ -39,6 +38,7 @@ from ztp_search.pruning.config import PruningConfig
 from ztp_search.samplers import SAMPLERS
 from ztp_search.settings import resolve_search
 from ztp_search.study import StoredTrial, StudyReader
+from ztp_search.study.packing import pack, unpack_bits
 
 BASE = "monte-carlo"
 WAYS = (*SAMPLERS, f"{BASE} + refine")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,12 +32,9 @@ class FrontResult:
 
         `on_front` holds where no winner of fewer GFLOPs is as accurate.
         """
-        points = sorted((_point(each) for each in self.results), key=lambda point: point["gflops"])
-        highest = float("-inf")
-        for point in points:
-            point["on_front"] = point["accuracy"] > highest
-            highest = max(highest, point["accuracy"])
-        return points
+        return marked_front(
+            [budget_point(each.study, _winner(each), each.holdout) for each in self.results]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The document that `ztp-search --json` prints under several budgets."""
@@ -55,11 +52,29 @@ class FrontResult:
         return document
 
 
-def _point(result: SearchResult) -> dict[str, Any]:
-    best, holdout = _winner(result), result.holdout
+def marked_front(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Points by GFLOPs, each marked as `on_front` where none of fewer GFLOPs is as accurate."""
+    points = sorted(points, key=lambda point: point["gflops"])
+    highest = float("-inf")
+    for point in points:
+        point["on_front"] = point["accuracy"] > highest
+        highest = max(highest, point["accuracy"])
+    return points
+
+
+def budget_point(
+    study: str, best: Mapping[str, Any], holdout: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The winner of a budget on holdout images, without any on search images.
+
+    Args:
+        study: its name.
+        best: the winner's configuration file.
+        holdout: the comparison on holdout images.
+    """
     objective = best["provenance"]["objective"]
     point = {
-        "study": result.study,
+        "study": study,
         "budget_gflops": best["provenance"]["budget"]["macs"] / 1e9,
         "trial": best["provenance"]["trial"],
         "gflops": best["gflops"]["total"],

@@ -97,6 +97,19 @@ class StudyReader:
         """What a resume must find unchanged, as stored."""
         return contract_of(self._database.attributes(self.id))
 
+    def siblings(self) -> list[StudyReader]:
+        """The studies of the same search under other budgets, by name; they share the connection.
+
+        Their contracts are the same but for what follows from the budget.
+        """
+        mine = _without_budget(self.contract)
+        found = []
+        for name in sorted(self._database.starts().keys() - {self.name}):
+            id = self._database.study_id(name)
+            if _without_budget(contract_of(self._database.attributes(id))) == mine:
+                found.append(StudyReader(self._database, name, id))
+        return found
+
     def check(self, asked: Mapping[str, Any]) -> None:
         """Refuse early what `StudyDriver.open` would refuse.
 
@@ -127,6 +140,10 @@ class StudyReader:
                 self.name, len(foreign), foreign[0],
             )  # fmt: skip
         return trials
+
+
+def _without_budget(contract: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in contract.items() if key not in ("budget", "parameters")}
 
 
 @contextmanager
