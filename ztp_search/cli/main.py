@@ -15,7 +15,7 @@ from ztp_search.cli.arguments import Parser
 from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.commands.search import DESCRIPTION
 from ztp_search.cli.output import as_options, silence_stdout
-from ztp_search.errors import WorkerError, ZtpError
+from ztp_search.errors import MachineError, OutageError, ZtpError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,15 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         for word in arguments:  # an argument that is not understood is quoted in the message
             message = message.replace(word, _without_password(word))
         return _fail(message, 2)
-    except WorkerError as error:
+    except OutageError as error:
+        return _fail(f"{error}; what is complete is stored. Resume with: {again(arguments)}", 1)
+    except MachineError as error:
         return _fail(as_options(str(error)), 1)
     except BrokenPipeError:  # `ztp-search best | head`
         silence_stdout()
         return 0
     except KeyboardInterrupt:
-        words = [_without_password(word) for word in ["ztp-search", *arguments]]
-        again = " ".join(shlex.quote(word) for word in words)
-        return _fail(f"interrupted; what is complete is stored. Resume with: {again}", 130)
+        return _fail(
+            f"interrupted; what is complete is stored. Resume with: {again(arguments)}", 130
+        )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -55,6 +57,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         options = _options_of_search() if name == "search" else {"description": command.HELP}
         command.add_arguments(subparsers.add_parser(name, **options))
     return parser.parse_args(arguments)
+
+
+def again(arguments: Sequence[str]) -> str:
+    """The same command, for printing."""
+    words = [_without_password(word) for word in ["ztp-search", *arguments]]
+    return " ".join(shlex.quote(word) for word in words)
 
 
 def _options_of_search() -> dict[str, object]:

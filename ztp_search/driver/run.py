@@ -159,6 +159,7 @@ def _open_study(
         contract,
         blocks=[block.block for block in decoder.blocks],
         ranges=decoder.parameter_ranges(),
+        say=evaluator.progress.note,
     )
     sources = settings.sources
     study.set_attribute(
