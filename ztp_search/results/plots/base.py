@@ -114,6 +114,14 @@ def estimate_of(trial: StoredTrial) -> float | None:
     return trial.rungs[max(trial.rungs)]
 
 
+def interval_of(trial: StoredTrial) -> tuple[float, float]:
+    """The 95 % interval of the difference from the unpruned model, laid about the estimate."""
+    value = estimate_of(trial) or 0.0
+    low, high = trial.attrs["minus_unpruned_ci95"]
+    difference = trial.attrs["minus_unpruned"]
+    return max(0.0, value + low - difference), min(1.0, value + high - difference)
+
+
 def images_of(trial: StoredTrial) -> int:
     """How many images a trial was evaluated on."""
     return int(trial.attrs.get("images", 0))
@@ -175,11 +183,11 @@ def _holdout(study: StudyReader) -> Mapping[str, Any] | None:
 
 def _point(study: StudyReader) -> dict[str, Any] | None:
     """The winner of a study beside those of other budgets; None before it is confirmed."""
-    holdout = _holdout(study)
+    holdout, best = _holdout(study), study.best(1)
     if holdout is not None:
         winner = find_trial(study, holdout["candidates"][0]["trial"])
-    elif study.contract["holdout"]["count"] == 0 and study.best(1):
-        winner = study.best(1)[0]
+    elif best and study.contract["holdout"]["count"] == 0:
+        winner = best[0]
     else:
         return None
     return budget_point(study.name, config_file(study, winner).to_dict(), holdout)
