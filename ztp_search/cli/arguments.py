@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from ztp_search.errors import ModelError, ZtpError
+from ztp_search.evaluation.engines import ENGINES
 from ztp_search.settings import ModelSettings
 
 SettingsT = TypeVar("SettingsT", bound=ModelSettings)
@@ -96,6 +97,19 @@ def add_runtime(add: Callable[..., object], default: str) -> None:
         help=f"of weights and activations (default: {default})")
     add("--device", choices=("auto", "cpu", "cuda"), help=f"(default: {default})")
     add("--threads", type=positive, metavar="N", help="CPU threads of one worker (default 1)")
+
+
+def add_speed(parser: Parser) -> None:
+    add = parser.add_argument_group(
+        "speed of the pruned model, beside the unpruned one's (changes no result)"
+    ).add_argument
+    add("--speed", metavar="ENGINES",
+        help=f"what it is measured in: {', '.join(ENGINES)}, or several with commas between; off "
+             "(default: eager)")
+    add("--speed-batch-sizes", type=positive, nargs="+", metavar="N",
+        help="images per forward pass (default: 1, which is latency, and --batch-size)")
+    add("--speed-repeats", type=positive, metavar="N",
+        help="turns that each model takes (default: what a second allows, 5 to 50)")
 
 
 def add_storage(parser: Parser, study: str = "(default: the one that was searched last)") -> None:

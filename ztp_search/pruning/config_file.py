@@ -31,7 +31,8 @@ class ConfigFile:
     """A configuration with what is known of it.
 
     model: name, kwargs, weights, num_classes, weights_sha256, geometry.
-    evidence: accuracies on search and holdout images; provenance: study, seed, data, versions.
+    evidence: accuracies on search and holdout images, measured speed.
+    provenance: study, seed, data, versions.
     """
 
     config: PruningConfig
