@@ -339,7 +339,7 @@ def visualize(
         progress: receives stages, notes and counts; None: nothing is reported.
 
     Returns:
-        What was drawn: per image and configuration the predictions, and per layer its tokens.
+        What was drawn, per image and configuration the predictions and the tokens of each layer.
 
     Raises:
         ZtpError: the user's mistake; among them configurations of different models, and more

@@ -10,6 +10,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from ztp_search.cli.arguments import Parser
 from ztp_search.cli.commands import COMMANDS
@@ -51,12 +52,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         arguments.insert(0, "search")
     if arguments[0] not in COMMANDS:
         raise ZtpError(f"{arguments[0]!r} is no command; there are {', '.join(COMMANDS)}")
+    parser, _ = parsers()
+    return parser.parse_args(arguments)
+
+
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    """The whole command line, and each command's part of it."""
     parser = Parser(prog="ztp-search")
     subparsers = parser.add_subparsers(dest="command", parser_class=Parser)
+    commands = {}
     for name, command in COMMANDS.items():
         options = _options_of_search() if name == "search" else {"description": command.HELP}
-        command.add_arguments(subparsers.add_parser(name, **options))
-    return parser.parse_args(arguments)
+        commands[name] = subparsers.add_parser(name, **options)
+        command.add_arguments(commands[name])
+    return parser, commands
 
 
 def again(arguments: Sequence[str]) -> str:
@@ -65,7 +74,7 @@ def again(arguments: Sequence[str]) -> str:
     return " ".join(shlex.quote(word) for word in words)
 
 
-def _options_of_search() -> dict[str, object]:
+def _options_of_search() -> dict[str, Any]:
     """`ztp-search --help` is its help, with the commands below."""
     lines = [f"  ztp-search {name:10} {command.HELP}" for name, command in COMMANDS.items()]
     return {

@@ -29,8 +29,8 @@ class StudyReader:
         id: Optuna's number of the study in this database.
 
     Example:
-        with StudyReader.open("sqlite:///ztp-runs/studies.db") as study:
-            print(study.name, [trial.value for trial in study.best(10)])
+        >>> with StudyReader.open("sqlite:///ztp-runs/studies.db") as study:
+        ...     accuracies = [trial.value for trial in study.best(10)]
     """
 
     def __init__(self, database: Database, name: str, id: int) -> None:
