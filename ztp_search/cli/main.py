@@ -1,6 +1,7 @@
 """`ztp-search`: parse, call, print. Results go to stdout, everything else to stderr.
 
-Exit status: 0 done, 2 the user's mistake (one line), 1 our fault, 130 interrupted.
+Exit status: 0 done, 2 the user's mistake (one line), 1 our fault or the machine's, 130 interrupted,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 from ztp_search.cli.arguments import Parser
 from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.commands.search import DESCRIPTION
+from ztp_search.cli.entry import how_stopped
 from ztp_search.cli.output import as_options, silence_stdout
 from ztp_search.errors import MachineError, OutageError, ZtpError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Do what the arguments say; returns the exit status."""
     warnings.simplefilter("ignore")  # third parties' deprecations are no message to the user
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -39,9 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `ztp-search best | head`
         silence_stdout()
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        word, status = how_stopped(stop)
         return _fail(
-            f"interrupted; what is complete is stored. Resume with: {again(arguments)}", 130
+            f"{word}; what is complete is stored. Resume with: {again(arguments)}", status
         )
 
 
