@@ -314,9 +314,9 @@ def evaluate(
         >>> 0.5 < measured.agreement <= 1
         True
     """
-    file, name = _config_file(config)
     settings = settings or EvaluateSettings()
     check_engines(settings.engines)
+    file, name = _config_file(config)
     asked = resolve_evaluation(settings, file, name)
     from ztp_search.driver.evaluate import evaluate
 
