@@ -248,15 +248,15 @@ def export_text(
     study: str | None = None,
     trial: int | None = None,
     out: str | Path = "ztp-runs",
-) -> str:
-    """What `export` would write, as text; ZtpError where the format is none."""
+) -> tuple[str, ConfigFile]:
+    """What `export` would write, as text, and what it returns; ZtpError where it is no text."""
     from ztp_search.results.exporters import TextExporter, load_exporter
 
     exporter = load_exporter(format)
     if not isinstance(exporter, TextExporter):
         raise ZtpError(f"`format` {format} is no text, so `output` must name a path")
     with _exported(config, None, storage, study, trial, out) as what:
-        return exporter.text(what)
+        return exporter.text(what), what.file
 
 
 def cost(config: AnyConfig, model: ModelSettings | str | None = None) -> CostResult:
@@ -314,9 +314,9 @@ def evaluate(
         >>> 0.5 < measured.agreement <= 1
         True
     """
-    file, name = _config_file(config)
     settings = settings or EvaluateSettings()
     check_engines(settings.engines)
+    file, name = _config_file(config)
     asked = resolve_evaluation(settings, file, name)
     from ztp_search.driver.evaluate import evaluate
 
