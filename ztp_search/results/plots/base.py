@@ -175,11 +175,11 @@ def _holdout(study: StudyReader) -> Mapping[str, Any] | None:
 
 def _point(study: StudyReader) -> dict[str, Any] | None:
     """The winner of a study beside those of other budgets; None before it is confirmed."""
-    holdout = _holdout(study)
+    holdout, best = _holdout(study), study.best(1)
     if holdout is not None:
         winner = find_trial(study, holdout["candidates"][0]["trial"])
-    elif study.contract["holdout"]["count"] == 0 and study.best(1):
-        winner = study.best(1)[0]
+    elif best and study.contract["holdout"]["count"] == 0:
+        winner = best[0]
     else:
         return None
     return budget_point(study.name, config_file(study, winner).to_dict(), holdout)
