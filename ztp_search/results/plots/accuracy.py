@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ztp_search.pruning.methods import parse_config
 from ztp_search.pruning.schedules import BASELINES
-from ztp_search.results.plots.base import Found, Plot, estimate_of, images_of
+from ztp_search.results.plots.base import Found, Plot, estimate_of, images_of, interval_of
 from ztp_search.results.plots.marks import axis, bars_of, baseline_dot, dots, line, percent
 from ztp_search.study import StoredTrial
 
@@ -28,8 +29,9 @@ class Accuracy(Plot):
         return None if found.standing else "no trial has been evaluated yet"
 
     def draw(self, found: Found) -> dict[str, Any]:
-        complete = found.complete
-        others = found.standing[len(complete) :]
+        hand_set = {parse_config(each["config"]) for each in found.baselines.values()}
+        complete = [trial for trial in found.complete if trial.config not in hand_set]
+        others = found.standing[len(found.complete) :]
         data = [
             dots("stopped or running", [_gflops(t) for t in others],
                  [percent(estimate_of(t) or 0.0) for t in others], "trial",
@@ -37,7 +39,7 @@ class Accuracy(Plot):
         ]  # fmt: skip
         shown = [percent(each[found.objective]) for each in found.baselines.values()]
         if complete:
-            lows, highs = zip(*(_interval(found, t) for t in complete), strict=True)
+            lows, highs = zip(*(interval_of(t) for t in complete), strict=True)
             values = [t.value or 0.0 for t in complete]
             for name, role, which in (
                 ("complete", "best", slice(1, None)), ("best", "winner", slice(0, 1)),
@@ -49,10 +51,15 @@ class Accuracy(Plot):
                          error_y=bars_of(values[which], lows[which], highs[which]))
                 )  # fmt: skip
             shown += [percent(each) for each in (*lows, *highs)]
-        data += [
-            baseline_dot(name, [each["gflops"]["total"]], [percent(each[found.objective])])
-            for name, each in found.baselines.items()
-        ]
+        for name, record in found.baselines.items():
+            value = float(record[found.objective])
+            dot = baseline_dot(name, [record["gflops"]["total"]], [percent(value)])
+            trial = _trial_of(found, record["config"])
+            if trial is not None and trial.value == value:
+                low, high = interval_of(trial)
+                dot["error_y"] = bars_of([value], [low], [high])
+                shown += [percent(low), percent(high)]
+            data.append(dot)
         if found.unpruned is not None:
             ends = _ends([_gflops(t) for t in found.standing])
             full = found.standing[0].attrs["gflops"]["unpruned"]
@@ -128,12 +135,9 @@ class Budgets(Plot):
         }
 
 
-def _interval(found: Found, trial: StoredTrial) -> tuple[float, float]:
-    """Of the difference from the unpruned model, laid about the trial's accuracy."""
-    value = trial.value or 0.0
-    low, high = trial.attrs["minus_unpruned_ci95"]
-    difference = trial.attrs["minus_unpruned"]
-    return value + low - difference, value + high - difference
+def _trial_of(found: Found, config: Mapping[str, Any]) -> StoredTrial | None:
+    wanted = parse_config(config)
+    return next((trial for trial in found.standing if trial.config == wanted), None)
 
 
 def _gflops(trial: StoredTrial) -> float:

@@ -114,6 +114,14 @@ def estimate_of(trial: StoredTrial) -> float | None:
     return trial.rungs[max(trial.rungs)]
 
 
+def interval_of(trial: StoredTrial) -> tuple[float, float]:
+    """The 95 % interval of the difference from the unpruned model, laid about the estimate."""
+    value = estimate_of(trial) or 0.0
+    low, high = trial.attrs["minus_unpruned_ci95"]
+    difference = trial.attrs["minus_unpruned"]
+    return max(0.0, value + low - difference), min(1.0, value + high - difference)
+
+
 def images_of(trial: StoredTrial) -> int:
     """How many images a trial was evaluated on."""
     return int(trial.attrs.get("images", 0))

@@ -98,7 +98,7 @@ class Signal(Plot):
             trace = dots(title, [float(f"{t.attrs[name]:.4g}") for t in trials],
                          [percent(estimate_of(t) or 0.0) for t in trials], role,
                          hover=[_about(t, name) for t in trials], opacity=opacity)  # fmt: skip
-            trace["marker"]["size"] = [_size(t, rungs) for t in trials]
+            trace["marker"] |= {"size": [_size(t, rungs) for t in trials], "line": {"width": 0}}
             data.append(trace)
         return {
             "data": [each for each in data if each["x"]],

@@ -14,7 +14,7 @@ from ztp_search.results.plots.theme import colour
 ENOUGH = 60
 MOST = 2_000
 """Trials that are looked at, evenly spread over the standing: more cost time and change little."""
-SHUFFLES = 5
+SHUFFLES = 3
 
 
 class Importances(Plot):
@@ -63,7 +63,7 @@ def importances(found: Found) -> tuple[dict[str, float], float]:
     rng = np.random.default_rng(0)
     order = rng.permutation(len(trials))
     tested, fitted = order[: len(order) // 3], order[len(order) // 3 :]
-    forest = ExtraTreesRegressor(200, min_samples_leaf=3, random_state=0)
+    forest = ExtraTreesRegressor(100, min_samples_leaf=3, random_state=0)
     forest.fit(x[fitted], y[fitted])
 
     def explained(values: Any) -> float:

@@ -16,7 +16,7 @@ from ztp_search.study import StoredTrial
 ENOUGH = 2 * TOP
 """Trials of which a tenth says anything."""
 PARTS = 4
-"""Ranges into which a scale is divided."""
+"""Ranges into which the values of a scale are divided, as many trials in each."""
 GROUPS = (("all trials", "trial"), ("top tenth", "best"))
 
 
@@ -57,7 +57,7 @@ class Layers(Plot):
             share = [100 * sum(block in each for each in layers) / len(layers) for block in blocks]
             data.append(
                 {"type": "bar", "name": name, "x": blocks, "y": [round(y, 1) for y in share],
-                 "marker": {"color": colour(role)}, "legendgroup": name,
+                 "marker": {"color": colour(role)}, "legendgroup": name, "offsetgroup": name,
                  "hovertemplate": f"%{{y}} % of {name}<extra></extra>"}
             )  # fmt: skip
             for panel, field in enumerate(method.neutral, 2):
@@ -72,7 +72,7 @@ class Choices(Plot):
 
     title = "The top tenth: choices of whole configurations"
     caption = (
-        "How often each variant, and each quarter of the range of a threshold, occurs among all "
+        "How often each variant, and each quarter of the values of a threshold, occurs among all "
         "trials and among the top tenth: where blue is longer than grey, it is worth having."
     )
     height = 620
@@ -128,11 +128,11 @@ def _options(found: Found) -> list[Option]:
         if len(ranges.get(name, ())) > 1:
             out += [Option(name, str(each), None, None) for each in ranges[name]]
     for name in method.scales:
-        if name in ranges and ranges[name][0] < ranges[name][1]:
-            edges = np.linspace(float(ranges[name][0]), float(ranges[name][1]), PARTS + 1).tolist()
-            for low, high in zip(edges, edges[1:], strict=False):
-                last = high == edges[-1]
-                out.append(Option(name, f"{low:.3g} to {high:.3g}", low, np.inf if last else high))
+        drawn = [float(getattr(trial.config, name)) for trial in found.standing]
+        edges = np.unique(np.quantile(drawn, np.linspace(0, 1, PARTS + 1))).tolist()
+        for low, high in zip(edges, edges[1:], strict=False):
+            end = np.inf if high == edges[-1] else high
+            out.append(Option(name, f"{low:.3g} to {high:.3g}", low, end))
     return out
 
 
@@ -150,7 +150,7 @@ def _boxes(
     return {
         "type": "box", "name": name, "x": [block for block, _ in there], **lines,
         "line": {"color": colour(role), "width": 1.2}, "fillcolor": see_through(role, 0.35),
-        "legendgroup": name, "showlegend": False, "hoverinfo": "y",
+        "legendgroup": name, "showlegend": False, "hoverinfo": "y", "offsetgroup": name,
     }  # fmt: skip
 
 

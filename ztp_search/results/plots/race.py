@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ztp_search.racing import Results
-from ztp_search.results.plots.base import Found, Plot, estimate_of, images_of
+from ztp_search.results.plots.base import Found, Plot, estimate_of, images_of, interval_of
 from ztp_search.results.plots.marks import axis, bars_of, dots, line, percent
 from ztp_search.results.plots.theme import colour
 from ztp_search.study import StoredTrial
@@ -45,9 +43,9 @@ class Survival(Plot):
                  "marker": {"color": colour("best")}, "hoverinfo": "skip"}
             ],
             "layout": {
+                "uniformtext": {"mode": "show", "minsize": 8},
                 "xaxis": axis("search images seen", type="category"),
-                "yaxis": axis("trials", type="log" if left[0] >= 50 else "linear", dtick=1
-                              if left[0] >= 50 else None),
+                "yaxis": axis("trials", **({"type": "log", "dtick": 1} if left[0] >= 50 else {})),
             },
         }  # fmt: skip
 
@@ -76,10 +74,7 @@ class Progress(Plot):
         leads = list(leaders(found))
         x = [each.evaluations for each in leads]
         values = [estimate_of(each.trial) or 0.0 for each in leads]
-        bounds = [each.trial.attrs["minus_unpruned_ci95"] for each in leads]
-        about = [each.trial.attrs["minus_unpruned"] for each in leads]
-        lows = [v + low - d for v, (low, _), d in zip(values, bounds, about, strict=True)]
-        highs = [v + high - d for v, (_, high), d in zip(values, bounds, about, strict=True)]
+        lows, highs = zip(*(interval_of(each.trial) for each in leads), strict=True)
         hover = [f"trial {each.trial.number} leads after {each.evaluations:,} image evaluations: "
                  f"{percent(value):.2f} %" for each, value in zip(leads, values, strict=True)]
         trace = dots("leading trial", x, map(percent, values), "best", hover=hover,
@@ -100,29 +95,29 @@ class Progress(Plot):
 
 
 def leaders(found: Found) -> Iterator[Lead]:
-    """Who led when: at every change on a cohort's first rung, and at the end of every rung.
+    """Who led when: at the end of every rung, or where there is one alone at every change.
 
-    It leads who loses least on the images of the rung, which all of its trials have seen.
+    It leads who loses least on the images of the rung, which all of its trials have seen, the
+    leader before them too if it has seen as many.
     """
     evaluated = {trial.number: trial for trial in found.standing}
     results = {number: _results(trial) for number, trial in evaluated.items()}
-    spent = 0
+    rungs = found.contract["racing"]["rungs"]
+    spent, leader = 0, -1
     for plan in found.attributes.get("cohorts", []):
         cohort = [n for n in range(plan["start"], plan["stop"]) if n in evaluated]
-        before = 0
-        for rung in found.contract["racing"]["rungs"]:
+        for before, rung in zip([0, *rungs], rungs, strict=False):
             climbed = [number for number in cohort if len(results[number]) >= rung]
-            leader, least = None, np.inf
+            if leader not in results or len(results[leader]) < rung:
+                leader = climbed[0] if climbed else leader
             for number in climbed:
                 spent += rung - before
-                loss = results[number].first(rung).loss
-                if loss < least:
-                    leader, least = number, loss
-                    if before == 0:
-                        yield Lead(spent, evaluated[number])
-            if leader is not None:
+                if results[number].first(rung).loss < results[leader].first(rung).loss:
+                    leader = number
+                    if len(rungs) == 1:
+                        yield Lead(spent, evaluated[leader])
+            if climbed:
                 yield Lead(spent, evaluated[leader])
-            before = rung
 
 
 def _results(trial: StoredTrial) -> Results:

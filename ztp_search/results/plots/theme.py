@@ -44,6 +44,7 @@ def template(theme: str) -> dict[str, Any]:
     shades, colours = file[theme], file["colours"]
     axis = {
         "gridcolor": shades["faint"], "linecolor": shades["faint"], "zeroline": False,
+        "dividercolor": shades["faint"],
         "showline": True, "ticks": "outside", "tickcolor": shades["faint"], "automargin": True,
         "title": {"standoff": 8},
     }  # fmt: skip

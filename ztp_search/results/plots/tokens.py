@@ -9,6 +9,7 @@ from ztp_search.pruning.geometry import Geometry
 from ztp_search.pruning.methods import parse_config
 from ztp_search.results.plots.base import Found, Plot
 from ztp_search.results.plots.marks import axis, label, line
+from ztp_search.results.plots.theme import colour
 
 SHOWN = 10
 """So many of the best trials."""
@@ -34,13 +35,12 @@ class TokensPerBlock(Plot):
         for place, trial in reversed(list(enumerate(best))):
             tokens = trial.attrs["tokens"][:-1]
             trace = line(f"trial {trial.number}", blocks, tokens, "best", width=1.2, **style)
-            trace |= {"opacity": 0.75 - 0.5 * place / SHOWN, "legendgroup": "best",
-                      "showlegend": place == 1}  # fmt: skip
+            trace |= {"opacity": 0.75 - 0.5 * place / SHOWN, "showlegend": place < 2}
             if place == 1:
-                trace["name"] = f"next {len(best) - 1}"
+                trace |= {"name": f"next {len(best) - 1}", "legendrank": 2}
             if place == 0:
-                trace |= {"showlegend": True, "opacity": 1.0}
-                trace["line"] = {**line("", [], [], "winner", width=3.5, **style)["line"]}
+                trace |= {"name": f"best, trial {trial.number}", "legendrank": 1, "opacity": 1.0}
+                trace["line"] |= {"color": colour("winner"), "width": 3.5}
             trace["hovertemplate"] = f"trial {trial.number}: %{{y}} tokens<extra></extra>"
             data.append(trace)
         geometry = Geometry(**found.contract["geometry"])
@@ -50,7 +50,8 @@ class TokensPerBlock(Plot):
         return {
             "data": data,
             "layout": {
-                "xaxis": axis("block", dtick=1 if len(blocks) < 25 else 4),
+                "xaxis": axis("block", dtick=1 if len(blocks) < 25 else 4,
+                              range=[0.8, len(blocks) + 0.2]),
                 "yaxis": axis("tokens", rangemode="tozero"),
             },
-        }
+        }  # fmt: skip
