@@ -23,8 +23,8 @@ from ztp_search.results.report.tables import (
     speed_table,
 )
 
-PLACED = {"tokens": "found", "budgets": "found", "holdout": "sure"}
-"""The sections that plots belong to; the others are in one of their own."""
+PLACED = {"tokens": "found", "budgets": "budgets", "holdout": "sure"}
+"""Where plots belong to; the others are in a section of their own."""
 Z95 = 1.96
 
 
@@ -55,6 +55,7 @@ def found(of: Material) -> Section:
         ]
     blocks += _drawings(of, "found")
     if len(of.found.budgets) > 1:
+        blocks += _drawings(of, "budgets")
         blocks.append(budget_table(of.found.budgets, of.found.objective, of.found.study))
     failures = failure_table(of.found.trials)
     if failures is not None:

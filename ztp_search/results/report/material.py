@@ -60,7 +60,8 @@ def differences(of: Material) -> list[Interval]:
     out = [interval(of.confirmed, "unpruned", "the unpruned model", unpruned)]
     for name in BASELINES:
         record = holdout.get(name)
-        if record and f"minus_{name}" in of.confirmed:
+        itself = of.confirmed.get("hand_set", "").split(" ")[0] == name
+        if record and f"minus_{name}" in of.confirmed and not itself:
             gflops = gflops_text(record["gflops"]["total"])
             about = f"{percent(record[objective])} % at {gflops} GFLOPs"
             out.append(interval(of.confirmed, name, BASELINES[name].title, about))

@@ -28,13 +28,13 @@ def first_sentences(of: Material) -> tuple[str, str]:
         return f"At {where}, {of.trial} {what}.", sure
     search = of.winner["evidence"]["search"]
     what = _score(objective, search[objective], search["images"], "search")
+    sure = "The best of many trials looks better than it is on the images that chose it"
     if of.found.contract["holdout"]["count"]:
-        sure = "This is not confirmed on holdout images yet: the best of many trials looks better "
-        sure += "than it is on the images that chose it. Resume the search to confirm it."
+        sure = f"This is not confirmed on holdout images yet. {sure}: resume the search to confirm "
+        sure += "its best."
     else:
-        sure = "No holdout images were set aside: the best of many trials looks better than it is "
-        sure += "on the images that chose it, and nothing here says by how much."
-    return f"At {where}, {of.trial} {what}, which chose it.", sure
+        sure = f"No holdout images were set aside. {sure}, and nothing here says by how much."
+    return f"At {where}, {of.trial} {what}.", sure
 
 
 def _without_winner(of: Material) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from ztp_search.results.report.blocks import Attached, Code, Section, Words
@@ -11,7 +12,7 @@ from ztp_search.results.report.material import Material
 def use(of: Material) -> Section:
     if of.result.winner is None:
         return Section("use", "Use", "How to use it", [])
-    file = f"{of.found.study.replace('/', '_').replace(' ', '-')}.json"
+    file = re.sub(r"[^\w.%-]+", "-", of.found.study).strip("-") + ".json"
     return Section(
         "use", "Use", "How to use it",
         [
