@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ztp_search.driver.progress import Progress
 from ztp_search.errors import ZtpError
+from ztp_search.evaluation.engines import check_engines
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.config_file import ConfigFile, read_config_file
 from ztp_search.settings import (
@@ -299,7 +300,7 @@ def evaluate(
         progress: receives stages, notes and counts; None: nothing is reported.
 
     Returns:
-        Accuracy, agreement, GFLOPs and images per second of both.
+        Accuracy, agreement, GFLOPs and speed of both.
 
     Raises:
         ZtpError: the user's mistake; among them weights or images that are not those of the
@@ -315,7 +316,9 @@ def evaluate(
         True
     """
     file, name = _config_file(config)
-    asked = resolve_evaluation(settings or EvaluateSettings(), file, name)
+    settings = settings or EvaluateSettings()
+    check_engines(settings.engines)
+    asked = resolve_evaluation(settings, file, name)
     from ztp_search.driver.evaluate import evaluate
 
     return evaluate(asked, progress or Progress())
@@ -337,7 +340,7 @@ def visualize(
         progress: receives stages, notes and counts; None: nothing is reported.
 
     Returns:
-        What was drawn: per image and configuration the predictions, and per layer its tokens.
+        What was drawn, per image and configuration the predictions and the tokens of each layer.
 
     Raises:
         ZtpError: the user's mistake; among them configurations of different models, and more
@@ -482,6 +485,7 @@ def _run(settings: SearchSettings, progress: Progress | None) -> SearchResult | 
     _check_name("racing", settings.racing, RACING)
     _check_name("racing_signal", settings.racing_signal, SIGNALS)
     _check_name("objective", settings.objective, OBJECTIVES)
+    check_engines(settings.engines)
     resolved = resolve_search(settings)
     from ztp_search.driver.start import early_workers
 

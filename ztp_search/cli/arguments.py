@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from ztp_search.errors import ModelError, ZtpError
+from ztp_search.evaluation.engines import ENGINES
 from ztp_search.settings import ModelSettings
 
 SettingsT = TypeVar("SettingsT", bound=ModelSettings)
@@ -65,12 +66,16 @@ def add_data(parser: Parser) -> None:
         help="class name to index; folders named by wnid map to ImageNet by themselves")
     add("--skip-unreadable", action="store_true", help="go on without images that are broken")
     add = parser.add_argument_group("preprocessing (default: timm's data config)").add_argument
-    add("--mean", type=float, nargs="+", metavar="X")
-    add("--std", type=float, nargs="+", metavar="X")
-    add("--interpolation", metavar="NAME")
-    add("--crop-pct", type=float, metavar="X")
-    add("--crop-mode", metavar="NAME")
-    add("--input-size", type=int, nargs=3, metavar=("C", "H", "W"))
+    add("--mean", type=float, nargs="+", metavar="X",
+        help="what is taken off pixels from 0 to 1: one number, or one per channel")
+    add("--std", type=float, nargs="+", metavar="X", help="what they are then divided by, likewise")
+    add("--interpolation", metavar="NAME",
+        help="how images are resized: bicubic, bilinear, lanczos, nearest, box or hamming")
+    add("--crop-pct", type=float, metavar="X",
+        help="share of the resized image's side that is cropped, above 0 to 1")
+    add("--crop-mode", metavar="NAME", help="center, squash or border")
+    add("--input-size", type=int, nargs=3, metavar=("C", "H", "W"),
+        help="channels, height and width; must be what the model takes")
 
 
 def add_running(parser: Parser, default: str) -> None:
@@ -94,8 +99,21 @@ def add_runtime(add: Callable[..., object], default: str) -> None:
     """Precision, device and threads. add: of the group that they belong to."""
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"),
         help=f"of weights and activations (default: {default})")
-    add("--device", choices=("auto", "cpu", "cuda"), help=f"(default: {default})")
+    add("--device", choices=("auto", "cpu", "cuda"), help=f"where it runs (default: {default})")
     add("--threads", type=positive, metavar="N", help="CPU threads of one worker (default 1)")
+
+
+def add_speed(parser: Parser) -> None:
+    add = parser.add_argument_group(
+        "speed of the pruned model, beside the unpruned one's (changes no result)"
+    ).add_argument
+    add("--speed", metavar="ENGINES",
+        help=f"what it is measured in: {', '.join(ENGINES)}, or several with commas between; off "
+             "(default: eager)")
+    add("--speed-batch-sizes", type=positive, nargs="+", metavar="N",
+        help="images per forward pass (default: 1, which is latency, and --batch-size)")
+    add("--speed-repeats", type=positive, metavar="N",
+        help="turns that each model takes (default: what a second allows, 5 to 50)")
 
 
 def add_storage(parser: Parser, study: str = "(default: the one that was searched last)") -> None:

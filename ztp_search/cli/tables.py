@@ -31,6 +31,9 @@ def search_tables(document: Mapping[str, Any]) -> RenderableType:
         parts.append(Text(_sentence(holdout["verdict"]), "bold"))
         if holdout["winners_curse"]:
             parts.append(Text(_sentence(holdout["winners_curse"])))
+    if document["best"] and "speed" in document["best"]["evidence"]:
+        trial = document["best"]["provenance"]["trial"]
+        parts.append(speed_table(document["best"]["evidence"]["speed"], f"trial {trial}"))
     trials = document["trials"]
     counts = ", ".join(f"{n} {state}" for state, n in trials.items() if n)
     line = f"Study {document['study']}: {counts} trials, "
@@ -135,7 +138,7 @@ def cost_table(document: Mapping[str, Any]) -> Table:
     return table
 
 
-def evaluation_table(document: Mapping[str, Any]) -> Table:
+def evaluation_table(document: Mapping[str, Any]) -> RenderableType:
     """The result of `evaluate`."""
     title = f"{document['images']:,} images ({document['image_set']})"
     table = _table(title, "", "pruned", "unpruned")
@@ -144,11 +147,40 @@ def evaluation_table(document: Mapping[str, Any]) -> Table:
         table.add_row("top1, %", _percent(document["top1"]), _percent(document["unpruned_top1"]))
     table.add_row("agreement, %", _percent(document["agreement"]), "")
     table.add_row("GFLOPs", f"{gflops['total']:.4g}", f"{gflops['unpruned']:.4g}")
-    table.add_row(
-        "images/s", f"{document['images_per_second']:,.0f}",
-        f"{document['unpruned_images_per_second']:,.0f}",
-    )  # fmt: skip
-    return table
+    return Group(table, speed_table(document["speed"])) if document["speed"] else table
+
+
+def speed_table(speed: Mapping[str, Any], name: str = "pruned") -> RenderableType:
+    """What was measured of the speed of a configuration, and what could not be.
+
+    Args:
+        speed: the record, as `evaluation.speed` makes it.
+        name: of the configuration.
+    """
+    machine, measured = speed["machine"], speed["measured"]
+    rows = [row for row in measured if "failed" not in row]
+    failed = {row["engine"]: row["failed"] for row in measured if "failed" in row}
+    parts: list[RenderableType] = [
+        Text(f"Speed in {engine} is not measured: {why}") for engine, why in failed.items()
+    ]
+    if rows:
+        where = machine["gpu"] if speed["device"] == "cuda" else machine["processor"]
+        turns = [row["repeats"] for row in rows]
+        table = _table(
+            f"Speed on {where}, {speed['threads']} thread{'s' * (speed['threads'] > 1)}, beside "
+            f"{speed['unpruned']}: medians and quartiles of {_span(min(turns), max(turns))} turns; "
+            f"GFLOPs promise {speed['promised_speedup']:.2f} times",
+            "", "precision", "images", "unpruned", name, "times as fast",
+        )  # fmt: skip
+        for row in rows:
+            low, high = row["speedup_quartiles"]
+            table.add_row(
+                row["engine"], row["precision"], str(row["batch_size"]),
+                *(_speed(row, which) for which in ("unpruned", "pruned")),
+                f"{row['speedup']:.2f} [{low:.2f}, {high:.2f}]",
+            )  # fmt: skip
+        parts.insert(0, table)
+    return Group(*parts)
 
 
 def visualization_table(document: Mapping[str, Any]) -> Table:
@@ -245,6 +277,18 @@ def _prediction(output: Mapping[str, Any]) -> tuple[str, str]:
 
 def _output(output: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in (output["class"], output["name"]) if part is not None)
+
+
+def _speed(row: Mapping[str, Any], which: str) -> str:
+    """Latency of single images, throughput of batches."""
+    if row["batch_size"] == 1:
+        return f"{row[which]['milliseconds']:.3g} ms"
+    speed = row[which]["images_per_second"]
+    return f"{speed:,.0f} images/s" if speed >= 100 else f"{speed:.3g} images/s"
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _sentence(text: str) -> str:

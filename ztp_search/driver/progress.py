@@ -9,9 +9,13 @@ from dataclasses import dataclass
 class Status:
     """How far the trials of a study are.
 
-    done, total: trials, stopped ones included. running: how many race at present, on rung `rung`
-    of `rungs`. images_per_second: over this run, all workers. best: (trial number, accuracy) of
-    those that have seen all images. seconds_left: None while unknown.
+    Attributes:
+        done, total: trials, stopped ones included.
+        running: how many race at present.
+        rung, rungs: on which rung, of how many.
+        images_per_second: over this run, all workers.
+        best: (trial number, accuracy) of those that have seen all images.
+        seconds_left: None while unknown.
     """
 
     done: int

@@ -20,6 +20,7 @@ from ztp_search.driver.confirm import confirm_finalists, evaluate_baselines, eva
 from ztp_search.driver.evaluator import Evaluator, check_labels, decode_images
 from ztp_search.driver.known import check_enqueued
 from ztp_search.driver.progress import Progress
+from ztp_search.driver.speed import measure_winner
 from ztp_search.driver.trials import TrialRunner
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import Runtime, resolve_runtime
@@ -88,7 +89,7 @@ def _search(
     decoder: Decoder,
     seconds: float | None,
 ) -> None:
-    """One budget: references, trials, confirmation."""
+    """One budget: references, trials, confirmation, the winner's speed."""
     study.take_turn()
     evaluate_unpruned(evaluator, study)
     rungs = _rungs(settings, evaluator)
@@ -99,6 +100,7 @@ def _search(
     evaluate_baselines(evaluator, study, decoder.budget)
     if evaluator.image_count("holdout"):
         confirm_finalists(evaluator, study, finalists)
+    measure_winner(evaluator, study, finalists[0], settings.speed)
 
 
 def _rungs(settings: ResolvedSearch, evaluator: Evaluator) -> tuple[int, ...]:
@@ -159,6 +161,7 @@ def _open_study(
         contract,
         blocks=[block.block for block in decoder.blocks],
         ranges=decoder.parameter_ranges(),
+        say=evaluator.progress.note,
     )
     sources = settings.sources
     study.set_attribute(

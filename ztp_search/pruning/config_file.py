@@ -30,8 +30,11 @@ FORMAT = "ztp-search/pruning-config"
 class ConfigFile:
     """A configuration with what is known of it.
 
-    model: name, kwargs, weights, num_classes, weights_sha256, geometry.
-    evidence: accuracies on search and holdout images; provenance: study, seed, data, versions.
+    Attributes:
+        config: how the model is pruned.
+        model: name, kwargs, weights, num_classes, weights_sha256, geometry.
+        evidence: accuracies on search and holdout images, measured speed.
+        provenance: study, trial, seed, space, budget, data, runtime, versions.
     """
 
     config: PruningConfig
@@ -110,7 +113,7 @@ def load_config(path: str | os.PathLike[str]) -> PruningConfig:
 
     Example:
         >>> config = load_config("best.json")
-        >>> ztp_search.apply(model, config)
+        >>> model = ztp_search.apply(model, config)
     """
     return read_config_file(path).config
 

@@ -12,7 +12,15 @@ from ztp_search.study import StoredTrial, StudyReader
 
 @dataclass(frozen=True, slots=True)
 class RankedTrial:
-    """One of the best trials. value: its accuracy on search images. file: what it exports."""
+    """One of the best trials.
+
+    Attributes:
+        number: of the trial.
+        value: its accuracy on the search images, a fraction of one.
+        file: what `export` writes of it.
+        tokens: what each block computes on, and what leaves the last one.
+        gflops: total, backbone, overhead, unpruned.
+    """
 
     number: int
     value: float
@@ -21,6 +29,7 @@ class RankedTrial:
     gflops: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
+        """Its part of the document."""
         return {
             "trial": self.number,
             "config": self.file.config.to_dict(),
@@ -32,7 +41,14 @@ class RankedTrial:
 
 @dataclass(frozen=True, slots=True)
 class BestTrials:
-    """The best complete trials of a study, the best first."""
+    """The best complete trials of a study.
+
+    Attributes:
+        study: its name.
+        storage: URL of its database, without a password.
+        objective: what `value` is of.
+        trials: the best first.
+    """
 
     study: str
     storage: str

@@ -13,8 +13,10 @@ from ztp_search.results.search_result import SearchResult
 class FrontResult:
     """What a search under several budgets has found.
 
-    results: of each budget, in the order in which they were given. seconds: of all of them.
-    figure: file that draws the front, None where none could be written.
+    Attributes:
+        results: of each budget, in the order in which they were given.
+        seconds: of all of them.
+        figure: file that draws the front, None where none could be written.
     """
 
     results: tuple[SearchResult, ...]
@@ -23,7 +25,7 @@ class FrontResult:
 
     @property
     def objective(self) -> str:
-        """What the accuracies are of: the name of the searches' objective."""
+        """The name of the objective that the accuracies are of."""
         return str(_winner(self.results[0])["provenance"]["objective"])
 
     @property

@@ -11,14 +11,19 @@ from ztp_search.pruning.cost import Cost, cost_dict
 
 @dataclass(frozen=True, slots=True)
 class CostResult:
-    """Multiply-adds of one configuration. fvcore_macs: fvcore's count of the model as it runs."""
+    """Multiply-adds of one configuration.
+
+    Attributes:
+        cost: as the cost model counts them, block by block.
+        fvcore_macs: as fvcore counts the model that runs.
+    """
 
     cost: Cost
     fvcore_macs: int
 
     @property
     def gflops(self) -> dict[str, float]:
-        """total, backbone, overhead and unpruned, in GFLOPs per image."""
+        """GFLOPs per image by the names total, backbone, overhead and unpruned."""
         return self.cost.gflops()
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,8 +48,16 @@ class CostResult:
 class EvaluationResult:
     """One configuration and the unpruned model, measured on the same images.
 
-    top1, unpruned_top1: None where the images have no labels. agreement: with the unpruned model.
-    runtime: device, precision, batch_size, threads.
+    Attributes:
+        images, image_set: how many, and of which set.
+        top1, unpruned_top1: accuracies, fractions of one; None where the images have no labels.
+        agreement: share of images of which both predict the same class.
+        gflops: total, backbone, overhead, unpruned.
+        images_per_second, unpruned_images_per_second: of all workers together.
+        runtime: device, precision, batch_size, threads.
+        speed: machine, device, threads, `promised_speedup` by GFLOPs, and `measured`: a row per
+            engine and batch size (see `evaluation.speed.measure_speed`); None where it was not
+            asked for.
     """
 
     images: int
@@ -53,10 +66,29 @@ class EvaluationResult:
     agreement: float
     unpruned_top1: float | None
     gflops: Mapping[str, float]
-    images_per_second: float
-    unpruned_images_per_second: float
     runtime: Mapping[str, Any]
+    speed: Mapping[str, Any] | None = None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of the pruned model, in the first engine at the largest batch; None: not measured."""
+        return self._images_per_second("pruned")
+
+    @property
+    def unpruned_images_per_second(self) -> float | None:
+        """Of the unpruned model, likewise."""
+        return self._images_per_second("unpruned")
 
     def to_dict(self) -> dict[str, Any]:
         """The document that `ztp-search evaluate --json` prints."""
-        return asdict(self)
+        return {
+            **asdict(self),
+            "images_per_second": self.images_per_second,
+            "unpruned_images_per_second": self.unpruned_images_per_second,
+        }
+
+    def _images_per_second(self, which: str) -> float | None:
+        rows = [row for row in (self.speed or {}).get("measured", ()) if "failed" not in row]
+        rows = [row for row in rows if row["engine"] == rows[0]["engine"]]
+        largest = max(rows, key=lambda row: row["batch_size"], default=None)
+        return None if largest is None else float(largest[which]["images_per_second"])

@@ -14,7 +14,14 @@ from ztp_search.study import StoredTrial, StudyReader
 
 @dataclass(frozen=True, slots=True)
 class TrialCounts:
-    """How many trials ended in which way: racing stops (prunes) what is not among the best."""
+    """How many trials ended in which way.
+
+    Attributes:
+        complete: seen all images.
+        pruned: stopped by racing, as not among the best.
+        failed: could not be evaluated.
+        running: not at their end.
+    """
 
     complete: int
     pruned: int
@@ -26,12 +33,16 @@ class TrialCounts:
 class SearchResult:
     """What a search under one budget has found.
 
-    winner: the best configuration with its evidence, None while no trial is complete.
-    holdout: the comparison on images that chose nothing (`unpruned`, `paper_schedule`,
-        `candidates`, `verdict`), None without holdout images.
-    image_evaluations: of all trials, references and finalists, over all runs of the study.
-    racing: its rule and rungs, and image evaluations `in_full` and as they were.
-    seconds: of this run; None where the study was only read.
+    Attributes:
+        study: its name.
+        storage: URL of its database, without a password.
+        trials: how many ended in which way.
+        image_evaluations: of all trials, references and finalists, over all runs of the study.
+        racing: its rule and rungs, and image evaluations `in_full` and as they were.
+        winner: the best configuration with its evidence, None while no trial is complete.
+        holdout: the comparison on images that chose nothing (`unpruned`, `paper_schedule`,
+            `candidates`, `verdict`), None without holdout images.
+        seconds: of this run; None where the study was only read.
     """
 
     study: str

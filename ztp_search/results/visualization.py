@@ -16,7 +16,10 @@ from ztp_search.results.token_maps import LayerMap
 class NamedOutput:
     """An output of the model: its index, its name where there is one, and its probability.
 
-    output: None where a logit was not finite. probability: None there, and of a label.
+    Attributes:
+        output: its index; None where a logit was not finite.
+        name: as the class map or ImageNet has it.
+        probability: None where a logit was not finite, and of a label.
     """
 
     output: int | None
@@ -24,6 +27,7 @@ class NamedOutput:
     probability: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """Its part of the document."""
         return {"class": self.output, "name": self.name, "probability": self.probability}
 
 
@@ -31,7 +35,11 @@ class NamedOutput:
 class ReducedImage:
     """One configuration on one image.
 
-    config: what it is called. gflops: as in a configuration file.
+    Attributes:
+        config: what it is called.
+        gflops: as in a configuration file.
+        prediction: of the pruned model.
+        layers: in order.
     """
 
     config: str
@@ -40,6 +48,7 @@ class ReducedImage:
     layers: tuple[LayerMap, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """Its part of the document."""
         return {
             "config": self.config,
             "gflops": dict(self.gflops),
@@ -67,6 +76,7 @@ class ImageView:
     reduced: tuple[ReducedImage, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """Its part of the document."""
         label = None
         if self.label is not None:
             label = {"class": self.label.output, "name": self.label.name}

@@ -19,6 +19,7 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
     "cma-es": CmaEs,
     "surrogate": Surrogate,
 }
+"""Classes by name, the default first."""
 
 __all__ = [
     "SAMPLERS", "AdaptiveSampler", "CmaEs", "Known", "MonteCarlo", "Proposal", "QuasiMonteCarlo",

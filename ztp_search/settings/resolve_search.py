@@ -23,6 +23,7 @@ from ztp_search.settings.resolved import (
     ModelSpec,
     ResolvedSearch,
     Sources,
+    SpeedOptions,
     WorkerOptions,
 )
 from ztp_search.space import SearchSpace, load_space, shipped_spaces
@@ -68,6 +69,7 @@ def resolve_search(settings: SearchSettings) -> ResolvedSearch:
         timeout=settings.timeout,
         candidates=settings.candidates,
         enqueued={str(path): load_config(path) for path in settings.enqueue},
+        speed=speed_options(settings),
     )
 
 
@@ -80,6 +82,11 @@ def worker_options(settings: RunSettings) -> WorkerOptions:
     return WorkerOptions(
         settings.workers, settings.gpus_per_worker, settings.address, settings.cache_memory
     )
+
+
+def speed_options(settings: RunSettings) -> SpeedOptions:
+    sizes = tuple(dict.fromkeys(settings.speed_batch_sizes))
+    return SpeedOptions(settings.engines, sizes, settings.speed_repeats)
 
 
 def check_files(settings: DataSettings) -> None:

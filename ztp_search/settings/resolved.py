@@ -78,6 +78,20 @@ class WorkerOptions:
     cache_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SpeedOptions:
+    """What is measured of the speed of a pruned model beside the unpruned one; none of it changes
+    a result.
+
+    engines: names of `evaluation.engines.ENGINES`. batch_sizes: images per forward; none: 1, and
+    the batch size of the search or evaluation. repeats: turns of each model; None: by time.
+    """
+
+    engines: tuple[str, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
+    repeats: int | None = None
+
+
 DECODER = 2
 """How points become configurations, and which trials come first; 1 had no merging. A study of
 another one can be read, but not resumed."""
@@ -118,6 +132,7 @@ class ResolvedSearch:
     timeout: float | None = None
     candidates: int = 5
     enqueued: Mapping[str, PruningConfig] = field(default_factory=dict)
+    speed: SpeedOptions = SpeedOptions()
 
     def contract(self) -> dict[str, Any]:
         """What a resume must find unchanged, as far as it is known without model and images."""
@@ -163,6 +178,7 @@ class ResolvedEvaluation:
     images_sha256: str | None = None
     weights_sha256: str | None = None
     predictions: Path | None = None
+    speed: SpeedOptions = SpeedOptions()
 
 
 @dataclass(frozen=True, slots=True)

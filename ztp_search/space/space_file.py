@@ -78,8 +78,8 @@ def load_space(name_or_path: str) -> SearchSpace:
             and fix.
 
     Example:
-        >>> load_space("deit_small").layers
-        (2, 6)
+        >>> load_space("deit_small").variants["similar"]
+        ('drop', 'merge')
     """
     source = _find(name_or_path, Path())
     if source is None:

@@ -13,6 +13,7 @@ from ztp_search.cli.arguments import (
     add_json,
     add_model,
     add_running,
+    add_speed,
     natural,
     positive,
     settings_of,
@@ -38,6 +39,7 @@ def add_arguments(parser: Parser) -> None:
     add_model(parser)
     add_data(parser)
     add_running(parser, "that of the file")
+    add_speed(parser)
     add_json(parser)
 
 

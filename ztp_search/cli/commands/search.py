@@ -13,6 +13,7 @@ from ztp_search.cli.arguments import (
     add_json,
     add_model,
     add_running,
+    add_speed,
     add_storage,
     natural,
     positive,
@@ -84,6 +85,7 @@ def add_arguments(parser: Parser) -> None:
     add("--holdout", type=natural, metavar="N",
         help="other images that report on it (default: the space's)")
     add_running(parser, "auto")
+    add_speed(parser)
     add_storage(parser, "(default: made of space, budget and seed)")
     add_json(parser)
 
