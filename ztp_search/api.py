@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ztp_search.results.exporters import Exported
     from ztp_search.results.front_result import FrontResult
     from ztp_search.results.measured import CostResult, EvaluationResult
+    from ztp_search.results.report.blocks import Pictures, Report
     from ztp_search.results.search_result import SearchResult
     from ztp_search.results.visualization import Visualization
     from ztp_search.study import StudyReader
@@ -367,6 +368,79 @@ def visualize(
     from ztp_search.driver.visualize import visualize
 
     return visualize(asked, Path(output), progress or Progress())
+
+
+def report(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    pictures: bool = True,
+    settings: VisualizeSettings | None = None,
+    progress: Progress | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+    out: str | Path = "ztp-runs",
+) -> Report:
+    """Write a study as one file for people: what was asked, what was found, how sure that is.
+
+    The study may have ended, be searched just now, or be interrupted. HTML needs no network, and
+    holds interactive plots and pictures of what the winner does to images; Markdown holds tables.
+
+    Args:
+        path: file to write.
+        format: a name of `results.report.FORMATS`; None: that of the path's suffix.
+        pictures: whether the model is run for pictures. Where it or its images cannot be had, the
+            report says so.
+        settings: of these pictures: how many images, model and images where they are not to be
+            those of the study. None: holdout images of the study.
+        progress: receives stages, notes and counts; None: nothing is reported.
+        storage: URL of the database; None: SQLite in `out`.
+        study: its name; None: the one that was searched last.
+        out: folder of the database, without `storage`, and of decoded images.
+
+    Returns:
+        What was written; `lacks` says what could not be had.
+
+    Raises:
+        StudyError: there is no such study.
+        ZtpError: there is no such format, a library that it needs is not installed, or the path
+            cannot be written.
+
+    Example:
+        >>> from ztp_search import report
+        >>> written = report("report.html", study="digits-68%-seed0")
+        >>> written.headline.startswith("At 0.07")
+        True
+    """
+    from ztp_search.results.report import format_of, write_report
+    from ztp_search.results.report.contents import report
+    from ztp_search.results.report.material import material
+
+    path = Path(path)
+    chosen = format_of(path, format)
+    render = chosen.load()
+    with load_study(storage, study, out) as opened:
+        of = material(opened, plots=chosen.pictures)
+    if of.result.winner is not None and pictures and chosen.pictures:
+        asked = settings or VisualizeSettings(out=out)
+        of = replace(of, pictures=_pictures(of.result.winner, of.trial, asked, progress))
+    written = report(of)
+    write_report(render(written), path)
+    return written
+
+
+def _pictures(
+    file: ConfigFile, name: str, settings: VisualizeSettings, progress: Progress | None
+) -> Pictures | str:
+    """What a configuration does to images; a sentence where that cannot be had."""
+    try:
+        asked = resolve_visualization(settings, {name: file})
+        from ztp_search.driver.visualize import look
+        from ztp_search.results.report.pictures import pictures
+
+        return pictures(look(asked, progress or Progress()))
+    except ZtpError as error:
+        return f"There are no pictures: {error}."
 
 
 @contextlib.contextmanager

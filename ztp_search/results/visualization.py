@@ -90,10 +90,10 @@ class ImageView:
 
 @dataclass(frozen=True, slots=True)
 class Visualization:
-    """What was drawn.
+    """What was drawn, or is to be drawn.
 
     Attributes:
-        output: the file.
+        output: the file; "" where there is none.
         model: its name.
         patch_size: height and width of a patch in pixels.
         importance: whether the importance that layers ranked by is drawn too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from ztp_search.pruning.methods import parse_config
@@ -98,8 +99,9 @@ class Budgets(Plot):
         lows = [each["unpruned_accuracy"] + each["minus_unpruned_ci95"][0] for each in points]
         highs = [each["unpruned_accuracy"] + each["minus_unpruned_ci95"][1] for each in points]
         front = [point for point in points if point["on_front"]]
-        hover = [f"{each['study']}<br>trial {each['trial']}: {percent(each['accuracy']):.2f} % "
-                 f"at {each['gflops']:.4g} GFLOPs" for each in points]  # fmt: skip
+        hover = [f"{escape(each['study'])}<br>trial {each['trial']}: "
+                 f"{percent(each['accuracy']):.2f} % at {each['gflops']:.4g} GFLOPs"
+                 for each in points]  # fmt: skip
         data = [
             line("front", [each["gflops"] for each in front],
                  [percent(each["accuracy"]) for each in front], "best", shape="hv", width=1),
