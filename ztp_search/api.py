@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -400,26 +400,13 @@ def _loaded(file: ConfigFile, asked: ModelSettings, name: str) -> LoadedModel:
 
 def _run(settings: SearchSettings, progress: Progress | None) -> SearchResult | FrontResult:
     """Resolve and check, start Ray, import torch, search: in this order, as each takes longer."""
-    from ztp_search.objectives import OBJECTIVES, SIGNALS
-    from ztp_search.racing import RACING
-    from ztp_search.samplers import SAMPLERS
+    from ztp_search.driver.start import early_workers, resolved
 
-    _check_name("sampler", settings.sampler, SAMPLERS)
-    _check_name("racing", settings.racing, RACING)
-    _check_name("racing_signal", settings.racing_signal, SIGNALS)
-    _check_name("objective", settings.objective, OBJECTIVES)
-    resolved = resolve_search(settings)
-    from ztp_search.driver.start import early_workers
-
-    with early_workers(resolved):
+    asked = resolved(settings)
+    with early_workers(asked):
         from ztp_search.driver.run import run
 
-        return run(resolved, progress or Progress())
-
-
-def _check_name(setting: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise ZtpError(f"`{setting}` must be one of {', '.join(known)}, but got {name!r}")
+        return run(asked, progress or Progress())
 
 
 def _config_file(config: AnyConfig) -> tuple[ConfigFile, str]:
