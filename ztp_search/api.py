@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ztp_search.driver.progress import Progress
+from ztp_search.driver.progress import Progress, told
 from ztp_search.errors import ZtpError
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.config_file import ConfigFile, read_config_file
@@ -47,14 +47,15 @@ AnyConfig: TypeAlias = str | os.PathLike[str] | ConfigFile | PruningConfig
 """A configuration, or the file that holds one."""
 
 
-def search(settings: SearchSettings, progress: Progress | None = None) -> SearchResult:
+def search(settings: SearchSettings, progress: Progress | bool | None = None) -> SearchResult:
     """Search for the best configuration under a budget, or resume that search.
 
     Settings that are the same lead to the same study: what it holds is not evaluated again.
 
     Args:
         settings: what to search, with what, and how long.
-        progress: receives stages, notes and counts; None: nothing is reported.
+        progress: receives stages, notes and counts; None: a notebook shows them, True: stderr does
+            too, False: nobody.
 
     Returns:
         The winner, with its evidence and the comparison on holdout images.
@@ -81,19 +82,21 @@ def search(settings: SearchSettings, progress: Progress | None = None) -> Search
         )
     from ztp_search.results.search_result import SearchResult
 
-    result = _run(settings, progress)
+    with told(progress) as listener:
+        result = _run(settings, listener)
     assert isinstance(result, SearchResult)
     return result
 
 
-def search_front(settings: SearchSettings, progress: Progress | None = None) -> FrontResult:
+def search_front(settings: SearchSettings, progress: Progress | bool | None = None) -> FrontResult:
     """Search under several budgets, which share model, images, workers and references.
 
     Draws accuracy over GFLOPs of the winners too, as `front-….svg` in `out`.
 
     Args:
         settings: as for `search`; `budget` holds several.
-        progress: receives stages, notes and counts; None: nothing is reported.
+        progress: receives stages, notes and counts; None: a notebook shows them, True: stderr does
+            too, False: nobody.
 
     Returns:
         A result per budget, and the front that their winners make.
@@ -114,20 +117,21 @@ def search_front(settings: SearchSettings, progress: Progress | None = None) -> 
     """
     from ztp_search.results.front_result import FrontResult
 
-    progress = progress or Progress()
-    result = _run(settings, progress)
-    if not isinstance(result, FrontResult):
-        result = FrontResult((result,), result.seconds)
-    from ztp_search.results.figures import front_figure
+    with told(progress) as listener:
+        result = _run(settings, listener)
+        if not isinstance(result, FrontResult):
+            result = FrontResult((result,), result.seconds)
+        from ztp_search.results.figures import front_figure
 
-    name = settings.study or f"{Path(resolve_search(settings).space.name).stem}-seed{settings.seed}"
-    path = Path(settings.out) / f"front-{name.replace('/', '_')}.svg"
-    try:
-        front_figure(result.to_dict(), path)
-    except ZtpError as error:  # the result is not lost for want of a picture
-        progress.note(str(error))
-        return result
-    return replace(result, figure=str(path))
+        space = Path(resolve_search(settings).space.name).stem
+        name = settings.study or f"{space}-seed{settings.seed}"
+        path = Path(settings.out) / f"front-{name.replace('/', '_')}.svg"
+        try:
+            front_figure(result.to_dict(), path)
+        except ZtpError as error:  # the result is not lost for want of a picture
+            listener.note(str(error))
+            return result
+        return replace(result, figure=str(path))
 
 
 @contextlib.contextmanager
@@ -288,14 +292,17 @@ def cost(config: AnyConfig, model: ModelSettings | str | None = None) -> CostRes
 
 
 def evaluate(
-    config: AnyConfig, settings: EvaluateSettings | None = None, progress: Progress | None = None
+    config: AnyConfig,
+    settings: EvaluateSettings | None = None,
+    progress: Progress | bool | None = None,
 ) -> EvaluationResult:
     """Measure a configuration and the unpruned model on images.
 
     Args:
         config: a configuration, or the file that holds one.
         settings: model, images and how it runs, where they are not to be those of the file.
-        progress: receives stages, notes and counts; None: nothing is reported.
+        progress: receives stages, notes and counts; None: a notebook shows them, True: stderr does
+            too, False: nobody.
 
     Returns:
         Accuracy, agreement, GFLOPs and images per second of both.
@@ -317,14 +324,15 @@ def evaluate(
     asked = resolve_evaluation(settings or EvaluateSettings(), file, name)
     from ztp_search.driver.evaluate import evaluate
 
-    return evaluate(asked, progress or Progress())
+    with told(progress) as listener:
+        return evaluate(asked, listener)
 
 
 def visualize(
     config: AnyConfig | Sequence[AnyConfig],
     output: str | Path,
     settings: VisualizeSettings | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Visualization:
     """Draw what pruning layers drop and merge of images, layer by layer, as PNG, SVG or PDF.
 
@@ -333,7 +341,8 @@ def visualize(
         output: the picture, in the format that its suffix names.
         settings: model, images and how it runs, where they are not to be those of the first file;
             whether the importance that layers ranked by is drawn too.
-        progress: receives stages, notes and counts; None: nothing is reported.
+        progress: receives stages, notes and counts; None: a notebook shows them, True: stderr does
+            too, False: nobody.
 
     Returns:
         What was drawn: per image and configuration the predictions, and per layer its tokens.
@@ -363,7 +372,8 @@ def visualize(
     asked = resolve_visualization(settings or VisualizeSettings(), files)
     from ztp_search.driver.visualize import visualize
 
-    return visualize(asked, Path(output), progress or Progress())
+    with told(progress) as listener:
+        return visualize(asked, Path(output), listener)
 
 
 @contextlib.contextmanager
@@ -398,7 +408,7 @@ def _loaded(file: ConfigFile, asked: ModelSettings, name: str) -> LoadedModel:
     return load_expected(spec, stored, weights_sha256_of(asked, file), name)
 
 
-def _run(settings: SearchSettings, progress: Progress | None) -> SearchResult | FrontResult:
+def _run(settings: SearchSettings, progress: Progress) -> SearchResult | FrontResult:
     """Resolve and check, start Ray, import torch, search: in this order, as each takes longer."""
     from ztp_search.driver.start import early_workers, resolved
 
@@ -406,7 +416,7 @@ def _run(settings: SearchSettings, progress: Progress | None) -> SearchResult | 
     with early_workers(asked):
         from ztp_search.driver.run import run
 
-        return run(asked, progress or Progress())
+        return run(asked, progress)
 
 
 def _config_file(config: AnyConfig) -> tuple[ConfigFile, str]:

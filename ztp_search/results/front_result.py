@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+
+from ztp_search.results.html import html_of, picture_html
 from ztp_search.results.search_result import SearchResult
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import search_tables
 
 
-@dataclass(frozen=True, slots=True)
-class FrontResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class FrontResult(Shown):
     """What a search under several budgets has found.
 
     results: of each budget, in the order in which they were given. seconds: of all of them.
@@ -53,6 +59,13 @@ class FrontResult:
         if self.figure is not None:
             document["figure"] = self.figure
         return document
+
+    def __rich__(self) -> RenderableType:
+        return search_tables(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        figure = None if self.figure is None else Path(self.figure)
+        return html_of(self.__rich__()) + picture_html(figure)
 
 
 def _point(result: SearchResult) -> dict[str, Any]:

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import RenderableType
+
 from ztp_search.pruning.cost import Cost, cost_dict
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import cost_table, evaluation_table
 
 
-@dataclass(frozen=True, slots=True)
-class CostResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class CostResult(Shown):
     """Multiply-adds of one configuration. fvcore_macs: fvcore's count of the model as it runs."""
 
     cost: Cost
@@ -38,9 +42,12 @@ class CostResult:
             ],
         }
 
+    def __rich__(self) -> RenderableType:
+        return cost_table(self.to_dict())
 
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EvaluationResult(Shown):
     """One configuration and the unpruned model, measured on the same images.
 
     top1, unpruned_top1: None where the images have no labels. agreement: with the unpruned model.
@@ -60,3 +67,6 @@ class EvaluationResult:
     def to_dict(self) -> dict[str, Any]:
         """The document that `ztp-search evaluate --json` prints."""
         return asdict(self)
+
+    def __rich__(self) -> RenderableType:
+        return evaluation_table(self.to_dict())
