@@ -20,11 +20,12 @@ TRIALS = 8
 SEARCH: Mapping[str, Any] = {
     "space": "digits", "budget": "68%", "trials": TRIALS, "images": 96, "holdout": 64,
     "batch_size": 32, "precision": "fp32", "study": "s", "candidates": 3, "racing": "off",
+    "speed": "off",
 }  # fmt: skip
 """Settings of a search of four hand-set schedules and four sampled configurations."""
 RACE: Mapping[str, Any] = {
     "space": "digits", "budget": "50%", "trials": 12, "images": 256, "holdout": 32,
-    "batch_size": 32, "study": "s", "candidates": 3,
+    "batch_size": 32, "study": "s", "candidates": 3, "speed": "off",
 }  # fmt: skip
 """One whose trials climb rungs of 64, 128 and 256 images: four hand-set ones, then eight."""
 HAND_SET = ("paper_schedule declining", "paper_schedule constant", "tome declining",

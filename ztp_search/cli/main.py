@@ -1,6 +1,7 @@
 """`ztp-search`: parse, call, print. Results go to stdout, everything else to stderr.
 
-Exit status: 0 done, 2 the user's mistake (one line), 1 our fault, 130 interrupted.
+Exit status: 0 done, 2 the user's mistake (one line), 1 our fault or the machine's, 130 interrupted,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 from ztp_search.cli.arguments import Parser
 from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.commands.search import DESCRIPTION
+from ztp_search.cli.entry import how_stopped
 from ztp_search.cli.output import as_options, silence_stdout
-from ztp_search.errors import WorkerError, ZtpError
+from ztp_search.errors import MachineError, OutageError, ZtpError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Do what the arguments say; returns the exit status."""
     warnings.simplefilter("ignore")  # third parties' deprecations are no message to the user
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -32,15 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for word in arguments:  # an argument that is not understood is quoted in the message
             message = message.replace(word, _without_password(word))
         return _fail(message, 2)
-    except WorkerError as error:
+    except OutageError as error:
+        return _fail(f"{error}; what is complete is stored. Resume with: {again(arguments)}", 1)
+    except MachineError as error:
         return _fail(as_options(str(error)), 1)
     except BrokenPipeError:  # `ztp-search best | head`
         silence_stdout()
         return 0
-    except KeyboardInterrupt:
-        words = [_without_password(word) for word in ["ztp-search", *arguments]]
-        again = " ".join(shlex.quote(word) for word in words)
-        return _fail(f"interrupted; what is complete is stored. Resume with: {again}", 130)
+    except KeyboardInterrupt as stop:
+        word, status = how_stopped(stop)
+        return _fail(
+            f"{word}; what is complete is stored. Resume with: {again(arguments)}", status
+        )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -64,6 +69,12 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         commands[name] = subparsers.add_parser(name, **options)
         command.add_arguments(commands[name])
     return parser, commands
+
+
+def again(arguments: Sequence[str]) -> str:
+    """The same command, for printing."""
+    words = [_without_password(word) for word in ["ztp-search", *arguments]]
+    return " ".join(shlex.quote(word) for word in words)
 
 
 def _options_of_search() -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""One configuration and the unpruned model, measured on the same images; and what it costs."""
+"""One configuration and the unpruned model, measured on the same images, and how fast they are;
+and what it costs."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from ztp_search.backbones.loading import LoadedModel, build_model, load_model
 from ztp_search.data import ImageStore
 from ztp_search.driver.evaluator import Evaluator, decode_images
 from ztp_search.driver.progress import Progress
+from ztp_search.driver.speed import measured_speed
 from ztp_search.errors import ConfigError, DataError, ZtpError
 from ztp_search.evaluation.runtime import resolve_runtime
 from ztp_search.evaluation.scheduler import Outcome
@@ -59,6 +61,11 @@ def evaluate(settings: ResolvedEvaluation, progress: Progress) -> EvaluationResu
         configs = {"unpruned": None, "pruned": settings.file.config}
         outcomes = dict(evaluator.outcomes(settings.image_set, configs, "evaluating"))
     pruned, unpruned = outcomes["pruned"], outcomes["unpruned"]
+    speed: Mapping[str, Any] | None = None
+    for record in measured_speed(
+        loaded.model, settings.file.config, runtime, settings.speed, progress
+    ):
+        speed = record  # the last has all
     if settings.predictions is not None:
         _write_predictions(settings.predictions, store, pruned, unpruned)
     labelled = not images.unlabelled
@@ -69,8 +76,7 @@ def evaluate(settings: ResolvedEvaluation, progress: Progress) -> EvaluationResu
         agreement=accuracy(pruned.predictions == unpruned.predictions),
         unpruned_top1=accuracy(unpruned.predictions == store.labels) if labelled else None,
         gflops=counted.gflops(),
-        images_per_second=len(store) / pruned.seconds,
-        unpruned_images_per_second=len(store) / unpruned.seconds,
+        speed=speed,
         runtime=dataclasses.asdict(runtime),
     )
 

@@ -31,6 +31,9 @@ RETENTION_UNIT = 10_000
 """Searched retention rates are multiples of 1/RETENTION_UNIT: readable, and fine enough for 5,000
 tokens."""
 
+MOST_BLOCKS, MOST_TOKENS, MOST_ITERATIONS = 1_000, 1_000_000, 10_000
+"""More than any model has, and any ranking needs."""
+
 
 @dataclass(frozen=True, slots=True)
 class PruningLayer:
@@ -65,8 +68,10 @@ class PruningLayer:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ConfigError(f"{name} must be an integer, but got {value!r} ({where})")
-        if self.after_block < 1:
-            raise ConfigError(f"after_block must be 1 or more, but got {self.after_block}")
+        if not 1 <= self.after_block <= MOST_BLOCKS:
+            raise ConfigError(
+                f"1 <= after_block <= {MOST_BLOCKS} must hold, but got {self.after_block}"
+            )
         for name in ("retention", "merge_share"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -79,11 +84,14 @@ class PruningLayer:
             )
         object.__setattr__(self, "retention", float(self.retention))
         object.__setattr__(self, "merge_share", float(self.merge_share))
-        if self.s_tokens < 0:
-            raise ConfigError(f"s_tokens must be 0 or more, but got {self.s_tokens} ({where})")
-        if self.wpr_iterations < 1:
+        if not 0 <= self.s_tokens <= MOST_TOKENS:
             raise ConfigError(
-                f"wpr_iterations must be 1 or more, but got {self.wpr_iterations} ({where})"
+                f"0 <= s_tokens <= {MOST_TOKENS} must hold, but got {self.s_tokens} ({where})"
+            )
+        if not 1 <= self.wpr_iterations <= MOST_ITERATIONS:
+            raise ConfigError(
+                f"1 <= wpr_iterations <= {MOST_ITERATIONS} must hold, but got "
+                f"{self.wpr_iterations} ({where})"
             )
 
     def to_dict(self) -> dict[str, Any]:

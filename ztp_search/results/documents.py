@@ -68,7 +68,8 @@ def config_file(study: StudyReader, trial: StoredTrial) -> ConfigFile:
 
 
 def _evidence(study: StudyReader, trial: StoredTrial) -> dict[str, Any]:
-    """Accuracies on search images, and on holdout where the trial was among the best few."""
+    """Accuracies on search images, on holdout where the trial was among the best few, and speed
+    where that was measured."""
     objective = study.contract["objective"]
     attributes = study.attributes()
     reference = attributes["reference"]
@@ -83,20 +84,19 @@ def _evidence(study: StudyReader, trial: StoredTrial) -> dict[str, Any]:
         "vhf_fallback_share": trial.attrs["fallback_share"],
         **_measured(trial),
     }
-    holdout = attributes.get("holdout")
-    if holdout is None or trial.config.digest() not in holdout["candidates"]:
-        return {"search": search}
-    candidate = holdout["candidates"][trial.config.digest()]
-    return {
-        "search": search,
-        "holdout": {
+    evidence = {"search": search}
+    digest, holdout = trial.config.digest(), attributes.get("holdout")
+    if holdout is not None and digest in holdout["candidates"]:
+        candidate = holdout["candidates"][digest]
+        evidence["holdout"] = {
             "images": holdout["images"],
             **_small(candidate),
             f"unpruned_{objective}": holdout["unpruned"][objective],
             **_baseline_accuracies(holdout, objective),
             "paired_ci95": candidate.get(f"minus_{OPPONENT}_ci95"),
-        },
-    }
+        }
+    speed = attributes.get("speed", {})
+    return evidence | ({"speed": speed[digest]} if digest in speed else {})
 
 
 def holdout_table(study: StudyReader) -> dict[str, Any] | None:

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import RenderableType
+
 from ztp_search.pruning.cost import Cost, cost_dict
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import cost_table, evaluation_table
 
 
-@dataclass(frozen=True, slots=True)
-class CostResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class CostResult(Shown):
     """Multiply-adds of one configuration.
 
     Attributes:
@@ -43,9 +47,12 @@ class CostResult:
             ],
         }
 
+    def __rich__(self) -> RenderableType:
+        return cost_table(self.to_dict())
 
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EvaluationResult(Shown):
     """One configuration and the unpruned model, measured on the same images.
 
     Attributes:
@@ -55,6 +62,9 @@ class EvaluationResult:
         gflops: total, backbone, overhead, unpruned.
         images_per_second, unpruned_images_per_second: of all workers together.
         runtime: device, precision, batch_size, threads.
+        speed: machine, device, threads, `promised_speedup` by GFLOPs, and `measured`: a row per
+            engine and batch size (see `evaluation.speed.measure_speed`); None where it was not
+            asked for.
     """
 
     images: int
@@ -63,10 +73,32 @@ class EvaluationResult:
     agreement: float
     unpruned_top1: float | None
     gflops: Mapping[str, float]
-    images_per_second: float
-    unpruned_images_per_second: float
     runtime: Mapping[str, Any]
+    speed: Mapping[str, Any] | None = None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of the pruned model, in the first engine at the largest batch; None: not measured."""
+        return self._images_per_second("pruned")
+
+    @property
+    def unpruned_images_per_second(self) -> float | None:
+        """Of the unpruned model, likewise."""
+        return self._images_per_second("unpruned")
 
     def to_dict(self) -> dict[str, Any]:
         """The document that `ztp-search evaluate --json` prints."""
-        return asdict(self)
+        return {
+            **asdict(self),
+            "images_per_second": self.images_per_second,
+            "unpruned_images_per_second": self.unpruned_images_per_second,
+        }
+
+    def __rich__(self) -> RenderableType:
+        return evaluation_table(self.to_dict())
+
+    def _images_per_second(self, which: str) -> float | None:
+        rows = [row for row in (self.speed or {}).get("measured", ()) if "failed" not in row]
+        rows = [row for row in rows if row["engine"] == rows[0]["engine"]]
+        largest = max(rows, key=lambda row: row["batch_size"], default=None)
+        return None if largest is None else float(largest[which]["images_per_second"])

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def check_place(path: Path) -> None:
+    """Raises OSError if `path` cannot be written, before any work; leaves nothing there."""
+    if path.is_dir():
+        raise IsADirectoryError(0, "it is a folder")
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 @contextmanager

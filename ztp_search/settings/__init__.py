@@ -27,6 +27,7 @@ from ztp_search.settings.resolved import (
     ResolvedSearch,
     ResolvedVisualization,
     Sources,
+    SpeedOptions,
     WorkerOptions,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "ResolvedVisualization",
     "SearchSettings",
     "Sources",
+    "SpeedOptions",
     "VisualizeSettings",
     "WorkerOptions",
     "resolve_evaluation",

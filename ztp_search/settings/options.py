@@ -120,6 +120,10 @@ class RunSettings(DataSettings):
         cache_memory: bytes of each worker for what configurations share; None: 1 GB, or less
             where many workers share little memory.
         address: Ray cluster to use; None starts one here.
+        speed: what the speed of the pruned model is measured in, beside the unpruned one's:
+            "eager", "compiled", "onnxruntime"; several: "eager,onnxruntime" or a list; "off".
+        speed_batch_sizes: images per forward; none: 1, which is latency, and `batch_size`.
+        speed_repeats: how many turns each model takes; None: what a second allows, 5 to 50.
     """
 
     batch_size: Positive | None = None
@@ -127,6 +131,16 @@ class RunSettings(DataSettings):
     gpus_per_worker: PositiveFloat = 1.0
     cache_memory: Natural | None = None
     address: str | None = None
+    speed: str | Sequence[str] = "eager"
+    speed_batch_sizes: Sequence[Positive] = ()
+    speed_repeats: Positive | None = None
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The names in `speed`, each once; none where it is "off"."""
+        each = self.speed.split(",") if isinstance(self.speed, str) else self.speed
+        names = tuple(dict.fromkeys(name.strip() for name in each))
+        return () if names == ("off",) else names
 
 
 @refused_in_one_line

@@ -19,6 +19,7 @@ from ztp_search.settings.resolve_search import (
     check_files,
     data_spec,
     model_spec,
+    speed_options,
     worker_options,
 )
 from ztp_search.settings.resolved import ModelSpec, ResolvedEvaluation, Sources
@@ -65,6 +66,7 @@ def resolve_evaluation(
         weights_sha256=weights_sha256_of(settings, file),
         **runtime_of(settings, file),
         predictions=None if settings.predictions is None else Path(settings.predictions),
+        speed=speed_options(settings),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ztp_search.errors import DataError, ZtpError
+from ztp_search.files import exists
 from ztp_search.pruning.budget import check_budgets
 from ztp_search.pruning.config_file import load_config
 from ztp_search.settings.options import (
@@ -22,6 +23,7 @@ from ztp_search.settings.resolved import (
     ModelSpec,
     ResolvedSearch,
     Sources,
+    SpeedOptions,
     WorkerOptions,
 )
 from ztp_search.space import SearchSpace, load_space, shipped_spaces
@@ -67,6 +69,7 @@ def resolve_search(settings: SearchSettings) -> ResolvedSearch:
         timeout=settings.timeout,
         candidates=settings.candidates,
         enqueued={str(path): load_config(path) for path in settings.enqueue},
+        speed=speed_options(settings),
     )
 
 
@@ -81,6 +84,11 @@ def worker_options(settings: RunSettings) -> WorkerOptions:
     )
 
 
+def speed_options(settings: RunSettings) -> SpeedOptions:
+    sizes = tuple(dict.fromkeys(settings.speed_batch_sizes))
+    return SpeedOptions(settings.engines, sizes, settings.speed_repeats)
+
+
 def check_files(settings: DataSettings) -> None:
     """ZtpError unless what the user names as a file or folder is there."""
     stated = {"weights": settings.weights, "class_map": settings.class_map}
@@ -88,7 +96,7 @@ def check_files(settings: DataSettings) -> None:
     if isinstance(data, Path) or (data is not None and data.startswith(("/", "./", "../"))):
         stated["data"] = data
     for name, path in stated.items():
-        if path is not None and path != "digits" and not Path(path).exists():
+        if path is not None and path != "digits" and not exists(path):
             raise ZtpError(f"`{name}` {path} does not exist; give its path")
 
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.config_file import ConfigFile
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.space import SearchSpace
+from ztp_search.space.decoder import Decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,20 @@ class WorkerOptions:
     cache_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SpeedOptions:
+    """What is measured of the speed of a pruned model beside the unpruned one; none of it changes
+    a result.
+
+    engines: names of `evaluation.engines.ENGINES`. batch_sizes: images per forward; none: 1, and
+    the batch size of the search or evaluation. repeats: turns of each model; None: by time.
+    """
+
+    engines: tuple[str, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
+    repeats: int | None = None
+
+
 DECODER = 2
 """How points become configurations, and which trials come first; 1 had no merging. A study of
 another one can be read, but not resumed."""
@@ -118,6 +135,17 @@ class ResolvedSearch:
     timeout: float | None = None
     candidates: int = 5
     enqueued: Mapping[str, PruningConfig] = field(default_factory=dict)
+    speed: SpeedOptions = SpeedOptions()
+
+    def decoder(self, geometry: Geometry, budget: str) -> Decoder:
+        """What turns points into configurations of this model that meet one of the budgets.
+
+        Raises:
+            BudgetError: no configuration meets it; names the interval that can be met.
+            SpaceError: the space does not fit the model.
+        """
+        parsed = parse_budget(budget, geometry, self.tolerance, self.budget_counts)
+        return Decoder(self.space, geometry, parsed)
 
     def contract(self) -> dict[str, Any]:
         """What a resume must find unchanged, as far as it is known without model and images."""
@@ -163,6 +191,7 @@ class ResolvedEvaluation:
     images_sha256: str | None = None
     weights_sha256: str | None = None
     predictions: Path | None = None
+    speed: SpeedOptions = SpeedOptions()
 
 
 @dataclass(frozen=True, slots=True)

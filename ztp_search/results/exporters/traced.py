@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,12 @@ def metadata(what: Exported, data_config: dict[str, Any]) -> dict[str, str]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """The tracers' warnings of their own doings are no news to a user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
