@@ -41,7 +41,8 @@ def keys(value: Any) -> Iterator[str]:
 def described(*pages: str) -> set[str]:
     """What stands as code on these pages of the reference."""
     text = "\n".join((REFERENCE / f"{page}.md").read_text() for page in pages)
-    return {word for code in re.findall(r"`([^`\n]+)`", text) for word in re.split(r"[ ,:{}]+", code)}
+    code = " ".join(re.findall(r"`([^`\n]+)`", text))
+    return set(re.split(r"[ ,:{}]+", code))
 
 
 def missing(value: Any, *pages: str) -> list[str]:
