@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from ztp_search.errors import ModelError, ZtpError
-from ztp_search.files import read_text
 from ztp_search.evaluation.engines import ENGINES
+from ztp_search.files import read_text
 from ztp_search.settings import ModelSettings
 
 STORAGE = "ZTP_STORAGE"
