@@ -217,7 +217,7 @@ def test_a_winner_without_confirmation_is_said_to_lack_it(read: dict[str, Materi
     assert "not confirmed on holdout images yet" in stopped.qualification
     assert "No holdout images were set aside" in never.qualification
     for each in (stopped, never):
-        assert [figure.label for figure in each.figures] == ["GFLOPs per image", "top1"]
+        assert not [figure for figure in each.figures if "against" in figure.label]
         blocks = [block for section in each.sections for block in section.blocks]
         assert not any(isinstance(block, Comparison) for block in blocks)
 
@@ -286,6 +286,36 @@ def test_a_hand_set_winner_is_not_compared_with_itself(read: dict[str, Material]
     found = dataclasses.replace(of.found, holdout=holdout)
     labels = [each.label for each in report(dataclasses.replace(of, found=found)).figures]
     assert "against the paper's schedule" in labels and "against ToMe's schedule" not in labels
+
+
+def test_measured_speed_is_shown_fast_or_slow_and_what_could_not_be_measured(
+    read: dict[str, Material],
+) -> None:
+    of = read["raced"]
+    assert of.result.winner is not None
+    row = {"engine": "eager", "precision": "fp32", "speedup_quartiles": [0.4, 0.6]}
+    speed = {
+        "machine": {"processor": "CPU X", "gpu": None}, "device": "cpu", "threads": 2,
+        "unpruned": "stock timm", "promised_speedup": 2.0,
+        "measured": [
+            row | {"batch_size": 1, "speedup": 0.5, "unpruned": {"milliseconds": 10.0},
+                   "pruned": {"milliseconds": 20.0}},
+            row | {"batch_size": 64, "speedup": 1.5, "unpruned": {"images_per_second": 1000.0},
+                   "pruned": {"images_per_second": 1500.0}},
+            {"engine": "compile", "failed": "no compiler"},
+        ],
+    }  # fmt: skip
+    evidence = {**of.result.winner.evidence, "speed": speed}
+    winner = dataclasses.replace(of.result.winner, evidence=evidence)
+    of = dataclasses.replace(of, result=dataclasses.replace(of.result, winner=winner))
+    table = tables_of(of, "found")["Measured speed on CPU X, 2 threads"]
+    assert [list(each) for each in table.rows] == [
+        ["eager", "fp32", "1", "10 ms", "20 ms", "0.50 [0.40, 0.60]"],
+        ["eager", "fp32", "64", "1,000 images/s", "1,500 images/s", "1.50 [0.40, 0.60]"],
+    ]
+    (figure,) = (each for each in report(of).figures if each.label == "measured speed")
+    assert (figure.value, figure.detail) == ("1.50 ×", "eager, 64 images per pass; 0.50 × with 1")
+    assert "Speed in compile is not measured: no compiler." in html_of(of)
 
 
 def test_failed_trials_are_counted_by_reason(read: dict[str, Material]) -> None:

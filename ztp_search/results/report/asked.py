@@ -116,4 +116,6 @@ def _machine(of: Material) -> Sequence[tuple[str, str]]:
     speed = of.winner["evidence"].get("speed") if of.winner else None
     if not speed:
         return []
-    return [("machine", ", ".join(f"{key} {value}" for key, value in speed["machine"].items()))]
+    about = speed["machine"].items()
+    known = [f"{key.replace('_', ' ')} {value}" for key, value in about if value is not None]
+    return [("measured on", ", ".join(known))]

@@ -107,29 +107,39 @@ def budget_table(points: Sequence[Mapping[str, Any]], objective: str, study: str
 
 def speed_table(speed: Mapping[str, Any]) -> Table | None:
     """What was measured of the winner's speed; None where nothing was."""
-    rows = []
-    for each in speed.get("measured", []):
-        if "failed" in each:
-            continue
-        low, high = each["speedup_quartiles"]
-        times = [
-            f"{each[which]['milliseconds']:.3g} ms" if each["batch_size"] == 1
-            else f"{each[which]['images_per_second']:,.4g} images/s"
-            for which in ("unpruned", "pruned")
-        ]  # fmt: skip
-        rows.append((each["engine"], each["precision"], str(each["batch_size"]), *times,
-                     f"{each['speedup']:.2f} [{low:.2f}, {high:.2f}]"))  # fmt: skip
-    if not rows:
+    measured = measured_speeds(speed)
+    if not measured:
         return None
-    machine = speed["machine"]
+    rows = []
+    for each in measured:
+        low, high = each["speedup_quartiles"]
+        rows.append(
+            (each["engine"], each["precision"], str(each["batch_size"]),
+             _speed(each, "unpruned"), _speed(each, "pruned"),
+             f"{each['speedup']:.2f} [{low:.2f}, {high:.2f}]")
+        )  # fmt: skip
+    machine, threads = speed["machine"], speed["threads"]
     where = machine["gpu"] if speed["device"] == "cuda" else machine["processor"]
     return Table(
-        f"Measured speed on {where}",
+        f"Measured speed on {where}, {threads} thread{'s' * (threads > 1)}",
         ("engine", "precision", "images per pass", "unpruned", "winner", "times as fast"),
         rows,
-        note=f"Medians, with quartiles of the ratio; {speed['threads']} threads. By GFLOPs alone "
-        f"it would be {speed['promised_speedup']:.2f} times as fast.",
+        note=f"Beside {speed['unpruned']}: medians, and quartiles of how many times as fast. By "
+        f"GFLOPs alone it would be {speed['promised_speedup']:.2f} times.",
     )
+
+
+def measured_speeds(speed: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows of a speed record that were measured."""
+    return [each for each in speed.get("measured", ()) if "failed" not in each]
+
+
+def _speed(row: Mapping[str, Any], which: str) -> str:
+    """Latency of single images, throughput of batches."""
+    if row["batch_size"] == 1:
+        return f"{row[which]['milliseconds']:.3g} ms"
+    speed = row[which]["images_per_second"]
+    return f"{speed:,.0f} images/s" if speed >= 100 else f"{speed:.3g} images/s"
 
 
 def failure_table(trials: Iterable[StoredTrial]) -> Table | None:
