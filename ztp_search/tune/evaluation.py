@@ -93,19 +93,11 @@ def trainable(settings: SearchSettings, first_images: int | None = None) -> type
         ZtpError: the user's mistake: the model or the images cannot be had as asked.
 
     Example:
-        >>> from ray import tune
-        >>> from ray.tune.schedulers import ASHAScheduler
-        >>> settings = SearchSettings(space="digits", budget="50%", images=512, sampler="tpe")
-        >>> tuner = tune.Tuner(
-        ...     trainable(settings),
-        ...     tune_config=tune.TuneConfig(
-        ...         search_alg=BudgetSearch(settings), metric="loss", mode="min", num_samples=100,
-        ...         scheduler=ASHAScheduler(time_attr="images", grace_period=8, max_t=512),
-        ...         reuse_actors=True,
-        ...     ),
-        ... )
-        >>> best = best_result(tuner.fit())
-        >>> ztp_search.export("best.json", config=config_of(best.config))
+        >>> from ztp_search import SearchSettings
+        >>> from ztp_search.tune import trainable
+        >>> settings = SearchSettings(space="digits", budget="50%", images=64, holdout=0)
+        >>> issubclass(trainable(settings), Evaluation)
+        True
     """
     asked, _ = resolved_for_tune(settings)
     runtime = resolve_runtime(asked.device, asked.precision, asked.batch_size, asked.threads)
@@ -137,15 +129,15 @@ class Evaluation(tune.Trainable):  # type: ignore[misc]  # ray has no types here
     All trials see the same images in the same order, and the results of a rung are those of a
     search with the same settings. A trial ends when it has seen all images. A step reports:
 
-    images             seen so far: `time_attr` for schedulers
-    accuracy           by the objective, estimated for all search images, a fraction of one
-    standard_error     of that estimate
-    loss               mean over the images seen of how far outputs are from where they should be,
-                       0 to 1: by default total variation from the unpruned model's output, which
-                       needs no labels and tells configurations apart on few images
-    minus_unpruned     accuracy minus the unpruned model's, on the images seen
-    gflops             per image, including what pruning itself costs
-    evaluation_seconds of forward passes
+    - `images`: seen so far, which is `time_attr` for schedulers;
+    - `accuracy`: by the objective, estimated for all search images, a fraction of one;
+    - `standard_error`: of that estimate;
+    - `loss`: mean over the images seen of how far outputs are from where they should be, 0 to 1: by
+      default total variation from the unpruned model's output, which needs no labels and tells
+      configurations apart on few images;
+    - `minus_unpruned`: accuracy minus the unpruned model's, on the images seen;
+    - `gflops`: per image, including what pruning itself costs;
+    - `evaluation_seconds`: of forward passes.
     """
 
     _evaluator: Evaluator
