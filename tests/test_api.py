@@ -159,7 +159,8 @@ def test_an_export_is_the_text_that_is_printed(
     path = tmp_path / "best.json"
     file = ztp_search.export(path, out=finished.out, study="s")
     assert main(["export", "--out", str(finished.out)]) == 0
-    assert capsys.readouterr().out == path.read_text() == api.export_text(out=finished.out)
+    assert capsys.readouterr().out == path.read_text()
+    assert api.export_text(out=finished.out) == (path.read_text(), file)
     assert file.to_dict() == json.loads(path.read_text()) == finished.document["best"]
 
 

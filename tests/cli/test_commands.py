@@ -41,8 +41,8 @@ import ztp_search.evaluation.ray_cluster
 from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.main import main
 from ztp_search.cli.output import print_result
-from ztp_search.cli.tables import best_table, layer_table
 from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.results.tables import best_table, layer_table
 from ztp_search.space import load_space
 from ztp_search.study.packing import unpack_bits
 

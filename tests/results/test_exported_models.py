@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import functools
 import json
+import logging
 import subprocess
 import sys
 import types
@@ -34,10 +35,11 @@ from ztp_search.driver.progress import Progress
 from ztp_search.pruning.config import CHOICES
 from ztp_search.pruning.config_file import ConfigFile, read_config_file
 from ztp_search.pruning.tokens import token_counts
-from ztp_search.results.exporters import Exported, load_exporter
+from ztp_search.results.exporters import EXPORTERS, Exported, TextExporter, load_exporter
 from ztp_search.settings import resolve_search
 
 IMAGES = 512
+MODELS = ("onnx", "torch-export", "huggingface")
 Logits = npt.NDArray[np.float32]
 
 LAYERS = (PruningLayer(2, 0.9, 5, 3, 0.5), PruningLayer(4, 0.7, 0, 9), PruningLayer(6, 1.0, 6))
@@ -113,7 +115,9 @@ def check_same(found: Logits, wanted: Logits) -> None:
 @pytest.mark.parametrize("name", ["dropping", "merging"])
 def test_onnx_runtime_gives_the_same(name: str, images: torch.Tensor, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
+    level = logging.getLogger("torch.onnx").level
     path = write("onnx", CONFIGS[name], tmp_path / "model.onnx")
+    assert logging.getLogger("torch.onnx").level == level
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = [session.run(["logits"], {"images": part.numpy()})[0]
              for part in torch.split(images, 100)]  # fmt: skip
@@ -290,6 +294,22 @@ def test_a_configuration_file_is_exported_without_a_study(
     assert f"wrote {folder}\n" in said and "note: timm opens the unpruned model" in said
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert np.array_equal(logits(model, images[:9]), logits(embedded().model, images[:9]))
+
+
+@pytest.mark.parametrize("name", [name for name in EXPORTERS if name not in MODELS])
+def test_what_is_left_out_is_said_beside_what_is_printed(
+    name: str, raced: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = ztp_search.export(tmp_path / "best.json", out=raced.out)
+    omitted = load_exporter(name).omits(file)
+    where = ["export", "--format", name, "--out", str(raced.out)]
+    assert main([*where, "-o", str(tmp_path / "x")]) == 0
+    assert capsys.readouterr().err.splitlines()[1:] == [f"note: {omitted}"] * bool(omitted)
+    if isinstance(load_exporter(name), TextExporter):
+        assert main(where) == 0
+        out, err = capsys.readouterr()
+        assert out == (tmp_path / "x").read_text()
+        assert err.splitlines() == [f"note: {omitted}"] * bool(omitted)
 
 
 def test_what_is_wrong_is_one_line(

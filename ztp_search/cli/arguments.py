@@ -8,13 +8,18 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from ztp_search.errors import ModelError, ZtpError
 from ztp_search.evaluation.engines import ENGINES
+from ztp_search.files import read_text
 from ztp_search.settings import ModelSettings
+
+STORAGE = "ZTP_STORAGE"
+"""The variable of the environment that names the database."""
 
 SettingsT = TypeVar("SettingsT", bound=ModelSettings)
 
@@ -118,7 +123,11 @@ def add_speed(parser: Parser) -> None:
 
 def add_storage(parser: Parser, study: str = "(default: the one that was searched last)") -> None:
     add = parser.add_argument_group("storage").add_argument
-    add("--storage", metavar="URL", help="database (default: SQLite in --out)")
+    add("--storage", metavar="URL|@FILE", type=database,
+        help="database, or a file whose first line is its URL (default: the environment's "
+             f"{STORAGE}, else SQLite in --out)")
+    if os.environ.get(STORAGE):
+        parser.set_defaults(storage=os.environ[STORAGE])
     add("--study", metavar="NAME", help=f"name of the study {study}")
     add("--out", metavar="DIR",
         help="folder for the database and decoded images (default ztp-runs)")
@@ -130,6 +139,19 @@ def add_json(parser: Parser) -> None:
 
 
 # ---- values from text ----------------------------------------------------------------------
+
+
+def database(text: str) -> str:
+    """A database's URL, or what a file that is named with @ before it says.
+
+    With a password in it, the URL does not belong on a command line, which others can read.
+    """
+    if not text.startswith("@"):
+        return text
+    lines = read_text(text[1:], "storage file", ZtpError).splitlines()
+    if not lines or not lines[0].strip():
+        raise ZtpError(f"storage file {text[1:]} must have a database's URL in its first line")
+    return lines[0].strip()
 
 
 def positive(text: str) -> int:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import RenderableType
+
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.results.documents import config_file
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import best_table, layer_table
 from ztp_search.study import StoredTrial, StudyReader
 
 
-@dataclass(frozen=True, slots=True)
-class RankedTrial:
+@dataclass(frozen=True, slots=True, repr=False)
+class RankedTrial(Shown):
     """One of the best trials.
 
     Attributes:
@@ -38,9 +42,12 @@ class RankedTrial:
             "evidence": dict(self.file.evidence),
         }
 
+    def __rich__(self) -> RenderableType:
+        document = {**self.to_dict(), "provenance": {"trial": self.number}}
+        return layer_table(document, "Configuration")
 
-@dataclass(frozen=True, slots=True)
-class BestTrials:
+@dataclass(frozen=True, slots=True, repr=False)
+class BestTrials(Shown):
     """The best complete trials of a study.
 
     Attributes:
@@ -63,6 +70,9 @@ class BestTrials:
             "objective": self.objective,
             "trials": [trial.to_dict() for trial in self.trials],
         }
+
+    def __rich__(self) -> RenderableType:
+        return best_table(self.to_dict())
 
 
 def best_trials(study: StudyReader, n: int) -> BestTrials:

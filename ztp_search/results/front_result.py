@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+
+from ztp_search.results.html import html_of, picture_html
 from ztp_search.results.search_result import SearchResult
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import search_tables
 
 
-@dataclass(frozen=True, slots=True)
-class FrontResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class FrontResult(Shown):
     """What a search under several budgets has found.
 
     Attributes:
@@ -52,6 +58,13 @@ class FrontResult:
         if self.figure is not None:
             document["figure"] = self.figure
         return document
+
+    def __rich__(self) -> RenderableType:
+        return search_tables(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        figure = None if self.figure is None else Path(self.figure)
+        return html_of(self.__rich__()) + picture_html(figure)
 
 
 def marked_front(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import RenderableType
+
 from ztp_search.pruning.cost import Cost, cost_dict
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import cost_table, evaluation_table
 
 
-@dataclass(frozen=True, slots=True)
-class CostResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class CostResult(Shown):
     """Multiply-adds of one configuration.
 
     Attributes:
@@ -43,9 +47,12 @@ class CostResult:
             ],
         }
 
+    def __rich__(self) -> RenderableType:
+        return cost_table(self.to_dict())
 
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EvaluationResult(Shown):
     """One configuration and the unpruned model, measured on the same images.
 
     Attributes:
@@ -86,6 +93,9 @@ class EvaluationResult:
             "images_per_second": self.images_per_second,
             "unpruned_images_per_second": self.unpruned_images_per_second,
         }
+
+    def __rich__(self) -> RenderableType:
+        return evaluation_table(self.to_dict())
 
     def _images_per_second(self, which: str) -> float | None:
         rows = [row for row in (self.speed or {}).get("measured", ()) if "failed" not in row]

@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import RenderableType
+
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.results.documents import config_file, holdout_table
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import search_tables
 from ztp_search.study import StoredTrial, StudyReader
 
 
@@ -29,8 +33,8 @@ class TrialCounts:
     running: int
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class SearchResult(Shown):
     """What a search under one budget has found.
 
     Attributes:
@@ -71,6 +75,9 @@ class SearchResult:
             "holdout": self.holdout,
         }
         return document if self.seconds is None else document | {"seconds": self.seconds}
+
+    def __rich__(self) -> RenderableType:
+        return search_tables(self.to_dict())
 
 
 def search_result(study: StudyReader, seconds: float | None = None) -> SearchResult:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import RenderableType
 
+from ztp_search.results.html import html_of, picture_html
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import visualization_table
 from ztp_search.results.token_maps import LayerMap
 
 
@@ -88,9 +93,9 @@ class ImageView:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Visualization:
-    """What was drawn, or is to be drawn.
+@dataclass(frozen=True, slots=True, repr=False)
+class Visualization(Shown):
+    """What was drawn, or is to be; a notebook shows the picture too, unless that is a PDF.
 
     Attributes:
         output: the file; "" where there is none.
@@ -114,3 +119,9 @@ class Visualization:
             "importance": self.importance,
             "images": [image.to_dict() for image in self.images],
         }
+
+    def __rich__(self) -> RenderableType:
+        return visualization_table(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        return html_of(self.__rich__()) + picture_html(Path(self.output))

@@ -40,12 +40,13 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
     where: dict[str, Any] = {**storage_of(args), "trial": args.trial, "config": args.config}
     if args.output is None:
-        write(api.export_text(args.format, **where))
-        return
-    model = settings_of(ModelSettings, args)
-    file = api.export(args.output, args.format, model=model, **where)
-    study = file.provenance.get("study")
-    print(f"wrote {args.output}" + (f" (of study {study})" if study else ""), file=sys.stderr)
+        text, file = api.export_text(args.format, **where)
+        write(text)
+    else:
+        model = settings_of(ModelSettings, args)
+        file = api.export(args.output, args.format, model=model, **where)
+        study = file.provenance.get("study")
+        print(f"wrote {args.output}" + (f" (of study {study})" if study else ""), file=sys.stderr)
     omitted = load_exporter(args.format).omits(file)
     if omitted:
         print(f"note: {omitted}", file=sys.stderr)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rich.console import Console
-
 from ztp_search import api
 from ztp_search.cli.arguments import (
     Parser,
@@ -18,8 +16,7 @@ from ztp_search.cli.arguments import (
     settings_of,
     storage_of,
 )
-from ztp_search.cli.output import as_options, only_results_on_stdout
-from ztp_search.cli.terminal import TerminalProgress
+from ztp_search.cli.output import as_options, only_results_on_stdout, terminal_progress
 from ztp_search.results.report import FORMATS
 from ztp_search.settings import VisualizeSettings
 
@@ -44,7 +41,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     settings = settings_of(VisualizeSettings, args)
-    with only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
+    with only_results_on_stdout(), terminal_progress() as progress:
         written = api.report(
             args.output, args.format, pictures=not args.no_pictures, settings=settings,
             progress=progress, **storage_of(args),

@@ -78,9 +78,32 @@ def _evidence(evidence: Any) -> list[str]:
         return []
     lines = ["## Evidence", "", "| images | what | value |", "| --- | --- | --- |"]
     for images, found in evidence.items():
+        if images == "speed":
+            continue
         for key, value in found.items():
             if isinstance(value, int | float):
                 lines.append(f"| {images} | {key} | {value:.6g} |")
             elif key.endswith("ci95") and value:
                 lines.append(f"| {images} | {key} | {value[0]:+.4f} to {value[1]:+.4f} |")
+    return [*lines, "", *_speed(evidence.get("speed"))]
+
+
+def _speed(speed: Any) -> list[str]:
+    """A table of measured speed, a row per engine and batch size."""
+    rows = [row for row in (speed or {}).get("measured", ()) if "failed" not in row]
+    if not rows:
+        return []
+    machine = speed["machine"]["gpu" if speed["device"] == "cuda" else "processor"]
+    lines = [
+        f"On {machine}, {speed['threads']} thread(s), beside {speed['unpruned']}; GFLOPs promise "
+        f"{speed['promised_speedup']:.2f} times.", "",
+        "| engine | precision | batch size | ms | ms unpruned | times as fast |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for row in rows:
+        pruned, unpruned = (row[which]["milliseconds"] for which in ("pruned", "unpruned"))
+        lines.append(
+            f"| {row['engine']} | {row['precision']} | {row['batch_size']} | {pruned:.4g} | "
+            f"{unpruned:.4g} | {row['speedup']:.2f} |"
+        )
     return [*lines, ""]

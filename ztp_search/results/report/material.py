@@ -10,8 +10,9 @@ from typing import Any
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.results.plots import Found
 from ztp_search.results.report.blocks import Interval, Pictures
-from ztp_search.results.report.tables import gflops_text, interval, percent
+from ztp_search.results.report.tables import gflops_text, interval
 from ztp_search.results.search_result import SearchResult, search_result
+from ztp_search.results.tables import percent
 from ztp_search.study import StudyReader
 
 
