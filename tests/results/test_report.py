@@ -221,6 +221,18 @@ def test_a_winner_without_confirmation_is_said_to_lack_it(read: dict[str, Materi
         assert not any(isinstance(block, Comparison) for block in blocks)
 
 
+def test_a_new_winner_does_not_borrow_the_confirmation_of_another(
+    read: dict[str, Material],
+) -> None:
+    of = read["raced"]
+    assert of.found.holdout is not None
+    others = of.found.holdout["candidates"][1:]
+    found = dataclasses.replace(of.found, holdout={**of.found.holdout, "candidates": others})
+    written = report(dataclasses.replace(of, found=found))
+    assert "search images" in written.headline and "not confirmed" in written.qualification
+    assert not [figure for figure in written.figures if "against" in figure.label]
+
+
 def test_without_a_complete_trial_nothing_is_said_to_be_found(read: dict[str, Material]) -> None:
     written = report(read["hardly begun"])
     assert written.headline == "Nothing has been found yet: no trial is complete."

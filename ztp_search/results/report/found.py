@@ -109,12 +109,13 @@ def _precision(of: Material) -> list[str]:
     error = of.confirmed.get("standard_error")
     if error is None:
         return []
+    width = 100 * Z95 * error
+    text = f"The accuracy itself is known to about ±{width:.2f} points."
     least = min((each.high - each.low) / 2 for each in differences(of))
-    return [
-        f"The accuracy itself is known to about ±{100 * Z95 * error:.2f} points. Differences are "
-        f"known better, to ±{least:.2f} points at best, as all configurations see the same "
-        "images. More holdout images narrow both: four times as many halve them."
-    ]
+    if least < width:
+        text += f" Differences are known better, to ±{least:.2f} points at best, as all "
+        text += "configurations see the same images."
+    return [f"{text} More holdout images narrow this: four times as many halve it."]
 
 
 def _other_finalists(of: Material) -> list[str]:
