@@ -5,6 +5,7 @@ Studies and their attributes go through Optuna's public interface here, trials t
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -16,11 +17,15 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 
 from ztp_search.errors import StudyError
 from ztp_search.study.lock import table_lock
 from ztp_search.study.rows import to_json
 from ztp_search.study.url import parse_url, redact, sqlite_path
+
+STUDIES = models.StudyModel.__table__
+ATTRS = models.StudyUserAttributeModel.__table__
 
 WAL = "journal_mode=WAL"
 """Readers and the writer do not block each other; needs a local disk, and to write to the file."""
@@ -83,13 +88,10 @@ class Database:
 
     def starts(self) -> dict[str, str]:
         """When the driver of each study started, by the study's name."""
-        with self.explained():
-            studies = self.optuna.get_all_studies()
-        return {
-            each.study_name: each.user_attrs["driver"]["started"]
-            for each in studies
-            if "driver" in each.user_attrs
-        }
+        query = sa.select(STUDIES.c.study_name, ATTRS.c.value_json).join_from(STUDIES, ATTRS)
+        with self.explained(), self.engine.connect() as connection:
+            rows = connection.execute(query.where(ATTRS.c.key == "driver")).all()
+        return {name: json.loads(text)["started"] for name, text in rows}
 
     def study_id(self, name: str) -> int:
         """Optuna's number of a study that exists."""
@@ -136,11 +138,6 @@ class Database:
         self._closed = True
         self.optuna.remove_session()
         self.engine.dispose()
-
-
-def dashboard_storage(storage: str) -> RDBStorage:
-    """The database as Optuna's own tools take it; StudyError where there is none."""
-    return Database.open(storage).optuna
 
 
 def no_study(shown: str) -> StudyError:

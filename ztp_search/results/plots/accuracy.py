@@ -31,11 +31,10 @@ class Accuracy(Plot):
     def draw(self, found: Found) -> dict[str, Any]:
         hand_set = {parse_config(each["config"]) for each in found.baselines.values()}
         complete = [trial for trial in found.complete if trial.config not in hand_set]
-        others = found.standing[len(found.complete) :]
         data = [
-            dots("stopped or running", [_gflops(t) for t in others],
-                 [percent(estimate_of(t) or 0.0) for t in others], "trial",
-                 hover=[_about(t) for t in others], size=5, opacity=0.45)
+            dots(found.others_name, [_gflops(t) for t in found.others],
+                 [percent(estimate_of(t) or 0.0) for t in found.others], "trial",
+                 hover=[_about(t) for t in found.others], size=5, opacity=0.45)
         ]  # fmt: skip
         shown = [percent(each[found.objective]) for each in found.baselines.values()]
         if complete:

@@ -89,12 +89,11 @@ class Signal(Plot):
         name = _measure(found)
         assert name is not None  # nothing is lacking
         rungs = list(found.contract["racing"]["rungs"])
-        complete = {trial.number for trial in found.complete}
         data = []
-        for title, role, opacity, ended in (
-            ("stopped or running", "trial", 0.45, False), ("complete", "best", 0.9, True),
+        for title, role, opacity, trials in (
+            (found.others_name, "trial", 0.45, found.others),
+            ("complete", "best", 0.9, found.complete),
         ):  # fmt: skip
-            trials = [t for t in found.standing if (t.number in complete) == ended]
             trace = dots(title, [float(f"{t.attrs[name]:.4g}") for t in trials],
                          [percent(estimate_of(t) or 0.0) for t in trials], role,
                          hover=[_about(t, name) for t in trials], opacity=opacity)  # fmt: skip
