@@ -16,6 +16,7 @@ from ztp_search.errors import ZtpError
 from ztp_search.results.artifacts import TrialArtifacts, artifacts_of
 from ztp_search.results.dashboard_api import WSGI, StudyDocuments, quick
 from ztp_search.results.live import Live
+from ztp_search.results.shipped import shipped
 from ztp_search.study import StudyReader
 from ztp_search.study.dashboard_storage import DashboardStorage
 
@@ -91,8 +92,29 @@ def dashboard(storage: str, *, allow_edit: bool = False, study: int | None = Non
         live.look(study_id)
         return True
 
-    application = quick(optuna_dashboard.wsgi(looked_at, artifact_store=store), documents, ours)
+    application = styled(optuna_dashboard.wsgi(looked_at, artifact_store=store))
+    application = quick(application, documents, ours)
     return application if allow_edit else read_only(application)
+
+
+def styled(application: WSGI) -> WSGI:
+    """Lay `dashboards/dashboard.css` over the pages."""
+    style = f"<style>{shipped('dashboard.css')}</style></head>".encode()
+
+    def page(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not environ["PATH_INFO"].startswith("/dashboard"):
+            return application(environ, start_response)
+        answer: list[Any] = []
+        body = b"".join(application(environ, lambda *args: answer.extend(args)))
+        if not body:  # what the browser has is still good
+            start_response(*answer[:2])
+            return []
+        body = body.replace(b"</head>", style, 1)
+        headers = [each for each in answer[1] if each[0].lower() != "content-length"]
+        start_response(answer[0], [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+
+    return page
 
 
 def read_only(application: WSGI) -> WSGI:

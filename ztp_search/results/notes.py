@@ -15,10 +15,12 @@ from ztp_search.pruning.methods import method_of
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.results.documents import MEASURED
 from ztp_search.results.markdown import code, table, tidy
-from ztp_search.results.plots.base import Found, estimate_of, images_of
+from ztp_search.results.plots import PLOTS, Found
+from ztp_search.results.plots.base import estimate_of, images_of
 from ztp_search.results.resume import budget_text, resume_command
 from ztp_search.results.shipped import shipped
 from ztp_search.study import StoredTrial
+from ztp_search.study.dashboard_storage import DRAWN, LINES
 
 OUTCOMES = {
     "complete": "complete", "pruned": "stopped by racing", "failed": "failed",
@@ -41,6 +43,7 @@ def study_note(found: Found) -> str:
         command=resume_command(found.study, found.storage, found.contract, found.attributes),
         study=shlex.quote(found.study),
         where=f" {where}",
+        plots=_plots(found),
         units=_units(found),
     )
 
@@ -95,9 +98,9 @@ def _settings(found: Found) -> list[tuple[str, str]]:
     rows = []
     if "model" in about:
         model, geometry = about["model"], contract["geometry"]
-        kwargs = "".join(f", {name}={value}" for name, value in model["kwargs"].items())
+        kwargs = "".join(f", {code(f'{name}={value}')}" for name, value in model["kwargs"].items())
         weights = model["weights"] or "timm's pretrained"
-        rows.append(("model", f"{code(model['name'] + kwargs)}, weights {code(weights)}: "
+        rows.append(("model", f"{code(model['name'])}{kwargs}, weights {code(weights)}: "
                               f"{geometry['depth']} blocks, {geometry['patch_tokens']} patch "
                               "tokens"))  # fmt: skip
     if "budget" in contract:
@@ -204,6 +207,18 @@ def _link(found: Found, study: str) -> str:
     if study == found.study:
         return f"{code(study)} (this one)"
     return f"[{code(study)}](/dashboard/studies/{found.ids[study]}/note)"
+
+
+def _plots(found: Found) -> str:
+    """How to read the plots that there are; and what those that are the dashboard's leave out."""
+    there = [plot for plot in PLOTS.values() if plot.lacks(found) is None]
+    lines = [f"- **{plot.title}**: {plot.caption}" for plot in there]
+    if len(found.trials) > LINES:
+        drawn = f"Intermediate values are those of the {LINES} trials that came furthest."
+        if len(found.trials) > DRAWN:
+            drawn += f" History and the like show the first {DRAWN:,} of these and all complete ones."
+        lines.append(f"- {drawn}")
+    return "\n".join(lines)
 
 
 def _units(found: Found) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -13,8 +14,6 @@ from ztp_search.pruning.geometry import Geometry, unpruned_macs
 from ztp_search.settings import SearchSettings
 from ztp_search.settings.resolve_search import DEFAULTS
 from ztp_search.space import SearchSpace, load_space
-
-SECRET = "***"
 
 
 def resume_command(
@@ -30,7 +29,9 @@ def resume_command(
         contract, attributes: of the study.
     """
     stated = _stated(contract, attributes)
-    stated |= {"storage": storage, "study": study}
+    folder = re.fullmatch("sqlite:///(.+)/studies.db", storage)
+    stated |= {"out": folder[1]} if folder else {"storage": storage}  # images lie there too
+    stated["study"] = study
     return shlex.join(["ztp-search", *(word for name, value in stated.items()
                                        for word in _words(name, value))])  # fmt: skip
 

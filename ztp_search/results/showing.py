@@ -10,8 +10,10 @@ from ztp_search.results.plots import PLOTS, Found, Plot
 from ztp_search.study import StoredTrial, StudyReader
 from ztp_search.study.showing import Shown, save, state_of
 
-LINE = 74
-"""Characters of a caption in one line: half of the page at 1280 pixels."""
+LINE = 72
+"""Characters of a caption in one line: plots stand in half of the page."""
+HEIGHT = 450
+"""In pixels: the dashboard gives each plot as much."""
 NOTED, AT_MOST = 20, 50
 """So many of the best trials have notes, and all complete ones if they are not too many."""
 
@@ -47,15 +49,16 @@ def _titled(plot: Plot, found: Found) -> str | None:
     if figure is None:
         return None
     lines = textwrap.wrap(plot.caption, LINE)
-    top = 62 + 15 * len(lines)
+    if figure.layout.height > HEIGHT:
+        figure.update_yaxes(tickfont={"size": 9})  # a row each
     figure.update_layout(
         title={
             "text": f"<b>{plot.title}</b><br><sup>{'<br>'.join(lines)}</sup>",
             "x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container",
-            "yanchor": "top", "pad": {"l": 12, "t": 14}, "font": {"size": 16},
+            "yanchor": "top", "pad": {"l": 12, "t": 12}, "font": {"size": 16},
         },
-        margin={"t": top + 30},
-        height=figure.layout.height + top,
+        margin={"t": 46 + 20 * len(lines)},
+        height=HEIGHT,
     )  # fmt: skip
     text: str = figure.to_json()
     return text

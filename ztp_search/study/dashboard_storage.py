@@ -148,7 +148,8 @@ class DashboardStorage(BaseStorage):
         if best is None:
             by_value: FrozenTrial = super().get_best_trial(study_id)
             return by_value
-        return self.get_all_trials(study_id, deepcopy=False)[best]
+        ranked: FrozenTrial = self.get_all_trials(study_id, deepcopy=False)[best]
+        return ranked
 
     def get_study_id_from_name(self, study_name: str) -> int:
         return self._database.optuna.get_study_id_from_name(study_name)

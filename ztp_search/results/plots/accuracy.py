@@ -20,9 +20,8 @@ class Accuracy(Plot):
 
     title = "Accuracy over GFLOPs"
     caption = (
-        "Accuracy on search images over the compute of an image: complete trials with the 95 % "
-        "interval of their difference from the unpruned model, trials that racing stopped as "
-        "grey dots (the few images that they saw make them coarse; zoom out for the worst)."
+        "Accuracy on search images: complete trials with the 95 % interval of their "
+        "difference from the unpruned model; grey ones were stopped after a few images."
     )
 
     def lacks(self, found: Found) -> str | None:
@@ -78,11 +77,11 @@ class Accuracy(Plot):
 class Budgets(Plot):
     """The winner of each budget of one search."""
 
-    title = "Budgets of this search, side by side"
+    title = "Budgets side by side"
     caption = (
-        "The winner of each budget with the 95 % interval of its difference from the unpruned "
-        "model, beside the hand-set schedules of the same budgets; the line joins winners that "
-        "none of fewer GFLOPs reaches."
+        "Each budget's winner with the 95 % interval of its difference from the unpruned "
+        "model, beside hand-set schedules; the line joins winners that no cheaper one "
+        "reaches."
     )
 
     def lacks(self, found: Found) -> str | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 DOTS = 1_000
-"""Trials that a plot draws beside the complete ones: more make a page slow, and cover each other."""
+"""Trials that a plot draws beside the complete ones: more make a page slow and hide each other."""
 TOP = 10
 """Of the evaluated trials one in so many is among the top ones, and at least so many are."""
 
