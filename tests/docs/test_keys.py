@@ -41,8 +41,8 @@ def keys(value: Any) -> Iterator[str]:
 def described(*pages: str) -> set[str]:
     """What stands as code on these pages of the reference."""
     text = "\n".join((REFERENCE / f"{page}.md").read_text() for page in pages)
-    codes = re.findall(r"`([^`\n]+)`", text)
-    return {word for code in codes for word in re.split(r"[ ,:{}]+", code)}
+    code = " ".join(re.findall(r"`([^`\n]+)`", text))
+    return set(re.split(r"[ ,:{}]+", code))
 
 
 def missing(value: Any, *pages: str) -> list[str]:

@@ -68,7 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     def small(**values: Any) -> SearchSettings:
         most = {name: min(values.get(name) or n, n) for name, n in SMALL.items()}
-        return SearchSettings(**{"workers": 0, **values, **most})
+        return SearchSettings(**{"workers": 0, "speed": "off", **values, **most})
 
     monkeypatch.setattr(ztp_search, "SearchSettings", small, raising=False)
     before = [dict(mapping) for mapping in OPEN]
@@ -122,16 +122,17 @@ def run_command(words: list[str], block: Block) -> None:
             return
         args = understand(arguments)
         if not block.not_run and getattr(args, "format", None) not in HOLD_THE_MODEL:
-            check_output(run_ztp_search(arguments), block, args.command)
+            printed = run_ztp_search(arguments, speed="Speed on" in block.output)
+            check_output(printed, block, args.command)
     elif program == "python" and not block.not_run:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True, timeout=120)
     else:
         assert program in CHECKED_BY_CI or block.not_run, f"{program} is not run by any test"
 
 
-def run_ztp_search(arguments: list[str]) -> str:
+def run_ztp_search(arguments: list[str], speed: bool) -> str:
     """What a command line prints, run in this process, with the sizes of SMALL."""
-    status, out, err = printed_by(shrunk(arguments))
+    status, out, err = printed_by(shrunk(arguments, speed))
     assert status == 0, err.splitlines()[-1]
     return out
 
@@ -150,8 +151,11 @@ def printed_by(arguments: list[str]) -> tuple[int, str, str]:
         return main(arguments), out.getvalue(), err.getvalue()
 
 
-def shrunk(arguments: list[str]) -> list[str]:
-    """The command line with no more trials and images than SMALL, in this process."""
+def shrunk(arguments: list[str], speed: bool) -> list[str]:
+    """The command line with no more trials and images than SMALL, in this process.
+
+    speed: whether it is measured although nothing is said of it.
+    """
     command = parse(arguments).command
     if command not in ("search", "evaluate"):
         return arguments
@@ -164,7 +168,8 @@ def shrunk(arguments: list[str]) -> list[str]:
             words[place] = str(min(int(words[place]), value))
         else:
             words += [option, str(value)]
-    return words
+    stated = any(word.startswith("--speed") for word in words)
+    return words if speed or stated else [*words, "--speed", "off"]
 
 
 def understand(arguments: list[str]) -> argparse.Namespace:
