@@ -114,14 +114,20 @@ class Database:
         """What `work` reads over a connection on which nothing changes between its queries."""
 
         def once() -> T:
-            with self.engine.connect() as connection:
-                if self.url.get_backend_name() == "sqlite":
-                    connection.exec_driver_sql("BEGIN")  # which Python leaves out before a SELECT
-                else:
-                    connection.execution_options(isolation_level="REPEATABLE READ")
+            with self.snapshot() as connection:
                 return work(connection)
 
         return self.call(once)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """The connection that `read` reads over, for who waits for no outage."""
+        with self.explained(), self.engine.connect() as connection:
+            if self.url.get_backend_name() == "sqlite":
+                connection.exec_driver_sql("BEGIN")  # which Python leaves out before a SELECT
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
 
     def write(self, work: Callable[[sa.Connection, bool], T]) -> T:
         """What `work` returns, whose changes are all stored at its end, or none.

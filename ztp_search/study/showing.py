@@ -55,27 +55,30 @@ def state_of(study: StudyReader) -> str:
     parts = [len(attributes.get("holdout", {}).get("candidates", ())), attributes.get("scores"),
              attributes.get("cohorts")]  # fmt: skip
     studies = [study, *study.siblings()]  # they stand beside it
-    with study._database.snapshot() as connection:
-        counts = [(each.name, *finished_trials(connection, each.id)) for each in studies]
+    counts = study._database.read(
+        lambda connection: [(each.name, *finished_trials(connection, each.id)) for each in studies]
+    )
     return _digest(to_json([counts, parts]))
 
 
 def save(study: StudyReader, shown: Shown) -> None:
     """Write notes and plots into the study, over those of before; notes of users stay."""
-    with study._database.snapshot() as connection:
-        before = read_system_attributes(connection, study.id)
-        rows = trial_rows(connection, study.id)
+    before = study._database.read(lambda each: read_system_attributes(each, study.id))
+    rows = study._database.read(lambda each: trial_rows(each, study.id))
     after = attributes_of(shown, rows, before)
     gone = [key for key in before if is_shown(key) and key not in after]
     changed = {key: value for key, value in after.items() if before.get(key) != value}
     mine = SYSTEM.c.study_id == study.id
-    with study._database.transaction() as connection:
-        for key in [*gone, *(changed.keys() & before.keys())]:
+
+    def store(connection: sa.Connection, _: bool) -> None:
+        for key in [*gone, *changed]:
             connection.execute(sa.delete(SYSTEM).where(mine & (SYSTEM.c.key == key)))
         rows_of = [{"study_id": study.id, "key": key, "value_json": to_json(value)}
                    for key, value in changed.items()]  # fmt: skip
         if rows_of:
             connection.execute(sa.insert(SYSTEM), rows_of)
+
+    study._database.write(store)
 
 
 def is_saved(attributes: Mapping[str, Any], state: str, plots: bool) -> bool:
