@@ -132,7 +132,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_trials(
     assert_are(again, trials[:6])
 
 
-PAGES_WITH_TUNERS = (ROOT / "README.md", ROOT / "docs/guide/ray-tune.md")
+PAGES_WITH_TUNERS = (ROOT / "README.md", ROOT / "docs/guide/tune.md")
 
 
 @with_ray

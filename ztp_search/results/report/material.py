@@ -10,8 +10,9 @@ from typing import Any
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.results.plots import Found
 from ztp_search.results.report.blocks import Interval, Pictures
-from ztp_search.results.report.tables import gflops_text, interval, percent
+from ztp_search.results.report.tables import gflops_text, interval
 from ztp_search.results.search_result import SearchResult, search_result
+from ztp_search.results.tables import percent
 from ztp_search.study import StudyReader
 
 
@@ -37,9 +38,14 @@ class Material:
 
     @cached_property
     def confirmed(self) -> Mapping[str, Any] | None:
-        """The winner's record on holdout images."""
-        holdout = self.found.holdout
-        return None if holdout is None or self.winner is None else holdout["candidates"][0]
+        """The winner's record on holdout images; None before it was measured there.
+
+        A study that goes on may have a winner that is none of those that were.
+        """
+        if self.found.holdout is None or self.winner is None:
+            return None
+        first: Mapping[str, Any] = self.found.holdout["candidates"][0]
+        return first if first["trial"] == self.winner["provenance"]["trial"] else None
 
     @property
     def trial(self) -> str:

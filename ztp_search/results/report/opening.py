@@ -7,13 +7,8 @@ from typing import Any
 
 from ztp_search.results.report.blocks import Interval, KeyFigure
 from ztp_search.results.report.material import Material, differences, states
-from ztp_search.results.report.tables import (
-    gflops_text,
-    interval,
-    measured_speeds,
-    percent,
-    sentence,
-)
+from ztp_search.results.report.tables import gflops_text, interval
+from ztp_search.results.tables import percent, sentence
 
 SCORES = {
     "top1": "classifies {} % of {:,} {} images correctly",
@@ -33,7 +28,7 @@ def first_sentences(of: Material) -> tuple[str, str]:
     if of.confirmed is not None and of.found.holdout is not None:
         holdout = of.found.holdout
         what = _score(objective, of.confirmed[objective], holdout["images"], "holdout")
-        sure = f"{sentence(holdout['verdict'])}. {_beside_unpruned(of)}"
+        sure = f"{sentence(holdout['verdict'])} {_beside_unpruned(of)}"
         return f"At {where}, {of.trial} {what}.", sure
     search = of.winner["evidence"]["search"]
     what = _score(objective, search[objective], search["images"], "search")
@@ -104,7 +99,7 @@ def _accuracy(of: Material) -> list[KeyFigure]:
 
 def _speed(speed: Mapping[str, Any]) -> list[KeyFigure]:
     """How many times as fast it is in the first engine: in large batches, and in small ones."""
-    measured = measured_speeds(speed)
+    measured = [each for each in speed.get("measured", ()) if "failed" not in each]
     rows = [each for each in measured if each["engine"] == measured[0]["engine"]]
     if not rows:
         return []
