@@ -4,6 +4,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+from pygments.lexer import RegexLexer
+from pygments.token import Comment, Text
+from sphinx.highlighting import lexers
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
@@ -18,11 +22,13 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "annotations",
+    "benchmark",
     "command_reference",
 ]
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-smartquotes = False  # "--" is how options begin
+smartquotes_action = "D"  # dashes alone
+default_role = "literal"  # single backticks of docstrings
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
@@ -46,7 +52,18 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = f"ztp-search {release}"
 html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_show_sourcelink = False
 html_show_sphinx = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"
+
+
+class CommandLine(RegexLexer):  # type: ignore[misc]  # pygments comes without types
+    """What a reader types: comments stand back, and `export` is a command like any other."""
+
+    tokens = {"root": [(r"#.*", Comment), (r"[^#]+", Text)]}
+
+
+lexers["sh"] = CommandLine()

@@ -45,10 +45,16 @@ def program_of(command: str) -> str:
 def command_text(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     """The reference of a command as MyST Markdown."""
     yield from (f"```{{program}} {program_of(name)}", "```", "")
-    for group in parser._action_groups:
-        actions = [each for each in group._group_actions if each.dest != "help"]
+    groups = {str(group.title): list(group._group_actions) for group in parser._action_groups}
+    options = groups.pop("options")
+    groups = {
+        "arguments": groups.pop("positional arguments"),
+        "options": [each for each in options if each.dest not in ("help", "json")],
+        **groups,
+        "output": [each for each in options if each.dest == "json"],
+    }
+    for title, actions in groups.items():
         if actions:
-            title = str(group.title)
             yield from ("", f"## {title[:1].upper()}{title[1:]}", "")
         for action in actions:
             yield from option_text(action)

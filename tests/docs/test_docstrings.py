@@ -1,6 +1,7 @@
 """Examples in docstrings run as written, wherever they are.
 
-Those of `api` and of the settings build on one another: `tests/test_api.py` runs them.
+Those of `api` and of the settings build on one another: `tests/test_api.py` runs them. A `Tuner` of
+a hundred trials takes minutes: `tests/tune` runs smaller ones.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from ztp_search.samplers import MonteCarlo
 from ztp_search.settings import resolve_search
 from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
+from ztp_search.tune import config_of
 
-ELSEWHERE = ("ztp_search.api", "ztp_search.settings.options")
+ELSEWHERE = ("ztp_search.api", "ztp_search.settings.options", "ztp_search.tune.evaluation")
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(ztp_search.__path__, "ztp_search.")
@@ -53,6 +55,7 @@ def names() -> dict[str, Any]:
         "PruningConfig": PruningConfig, "PruningLayer": PruningLayer, "MonteCarlo": MonteCarlo,
         "SearchSettings": SearchSettings, "resolve_search": resolve_search, "RACING": RACING,
         "load_space": load_space, "parse_budget": parse_budget, "flops": flops,
+        "config_of": config_of,
     }  # fmt: skip
 
 

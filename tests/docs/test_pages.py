@@ -7,6 +7,7 @@ is marked so in the page, and is read by the parser down to the settings.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import doctest
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,13 +34,13 @@ from ztp_search import (
     ModelSettings,
     SearchSettings,
     VisualizeSettings,
-    samplers,
 )
+from ztp_search.backbones import BACKBONES
 from ztp_search.cli.arguments import settings_of
 from ztp_search.cli.main import main, parse
 from ztp_search.objectives import OBJECTIVES, SIGNALS
 from ztp_search.pruning.budget import check_budgets
-from ztp_search.results.exporters import EXPORTERS
+from ztp_search.samplers import SAMPLERS
 from ztp_search.space import parse_space
 
 SMALL = {"trials": 8, "images": 64, "holdout": 64}
@@ -47,6 +49,9 @@ SETTINGS = {
     "search": SearchSettings, "evaluate": EvaluateSettings, "visualize": VisualizeSettings,
     "cost": ModelSettings, "export": ModelSettings,
 }  # fmt: skip
+OPEN: list[Any] = [SAMPLERS, OBJECTIVES, SIGNALS, BACKBONES]
+HOLD_THE_MODEL = {"onnx", "torch-export", "huggingface"}
+"""Formats that take a minute; `tests/results/test_exported_models.py` runs them."""
 OWN_SIZE = ("search", "best", "evaluate")
 """Commands whose output depends on how many trials and images there were."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -55,20 +60,22 @@ RUN = [page for page in PAGES if blocks(page)]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to type commands in, a terminal of 100 columns, and small searches."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
 
     def small(**values: Any) -> SearchSettings:
         most = {name: min(values.get(name) or n, n) for name, n in SMALL.items()}
-        return SearchSettings(**{**values, **most, "workers": 0})
+        return SearchSettings(**{"workers": 0, "speed": "off", **values, **most})
 
     monkeypatch.setattr(ztp_search, "SearchSettings", small, raising=False)
-    for mapping in (samplers.SAMPLERS, OBJECTIVES, SIGNALS, EXPORTERS):  # pages may add to them
-        for name in {*mapping}:
-            monkeypatch.setitem(mapping, name, mapping[name])
-    return tmp_path
+    before = [dict(mapping) for mapping in OPEN]
+    yield tmp_path
+    for mapping, members in zip(OPEN, before, strict=True):  # pages may add to them
+        for name in mapping.keys() - members.keys():
+            del mapping[name]
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
@@ -92,8 +99,10 @@ def do(block: Block, folder: Path, names: dict[str, Any]) -> None:
     elif block.language == "python":
         run_python(block, names)
     elif block.language == SHELL:
-        for words in commands(block):
-            run_command(words, block)
+        *before, last = commands(block)
+        for words in before:
+            run_command(words, replace(block, output=""))
+        run_command(last, block)
     else:
         assert block.language in ("text", "console", "html", "rst"), "a language nobody checks"
     if block.name:
@@ -108,26 +117,45 @@ def run_command(words: list[str], block: Block) -> None:
     if program == "pip":
         assert_extras(words)
     elif program == "ztp-search":
-        understand(arguments)
-        if not block.not_run:
-            check_output(run_ztp_search(arguments), block, parse(arguments).command)
+        if block.refused:
+            assert refusal(arguments).split() == block.output.split()
+            return
+        args = understand(arguments)
+        if not block.not_run and getattr(args, "format", None) not in HOLD_THE_MODEL:
+            printed = run_ztp_search(arguments, speed="Speed on" in block.output)
+            check_output(printed, block, args.command)
     elif program == "python" and not block.not_run:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True, timeout=120)
     else:
         assert program in CHECKED_BY_CI or block.not_run, f"{program} is not run by any test"
 
 
-def run_ztp_search(arguments: list[str]) -> str:
+def run_ztp_search(arguments: list[str], speed: bool) -> str:
     """What a command line prints, run in this process, with the sizes of SMALL."""
+    status, out, err = printed_by(shrunk(arguments, speed))
+    assert status == 0, err.splitlines()[-1]
+    return out
+
+
+def refusal(arguments: list[str]) -> str:
+    """The message that a mistake ends in."""
+    status, out, err = printed_by(arguments)
+    assert (status, out) == (2, ""), "it is no mistake"
+    return err.splitlines()[-1]
+
+
+def printed_by(arguments: list[str]) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(shrunk(arguments))
-    assert status == 0, err.getvalue().splitlines()[-1]
-    return out.getvalue()
+        return main(arguments), out.getvalue(), err.getvalue()
 
 
-def shrunk(arguments: list[str]) -> list[str]:
-    """The command line with no more trials and images than SMALL, in this process."""
+def shrunk(arguments: list[str], speed: bool) -> list[str]:
+    """The command line with no more trials and images than SMALL, in this process.
+
+    speed: whether it is measured although nothing is said of it.
+    """
     command = parse(arguments).command
     if command not in ("search", "evaluate"):
         return arguments
@@ -140,10 +168,11 @@ def shrunk(arguments: list[str]) -> list[str]:
             words[place] = str(min(int(words[place]), value))
         else:
             words += [option, str(value)]
-    return words
+    stated = any(word.startswith("--speed") for word in words)
+    return words if speed or stated else [*words, "--speed", "off"]
 
 
-def understand(arguments: list[str]) -> None:
+def understand(arguments: list[str]) -> argparse.Namespace:
     """Read a command line by the real parser, down to the settings it states."""
     args = parse(arguments)
     if args.command in SETTINGS:
@@ -151,6 +180,7 @@ def understand(arguments: list[str]) -> None:
         if isinstance(settings, SearchSettings):
             for budget in settings.budgets:
                 check_budgets(budget)
+    return args
 
 
 def check_output(printed: str, block: Block, command: str) -> None:

@@ -5,6 +5,7 @@ says what is different about it:
 
     <!-- file: half.json -->            the block is the text of a file, which later blocks use
     <!-- not run: needs the hub -->     it is only read: by the parser, or by Python's compiler
+    <!-- refused -->                    it is a mistake, which ends in the message that is shown
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -20,7 +21,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = "sh"
-COMMENT = re.compile(r"<!-- (file|not run): (.+?) -->")
+COMMENT = re.compile(r"<!-- (file|not run|refused)(?:: (.+?))? -->")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Block:
 
     where: page and line. language: as the fence names it. name: of the file whose text it is, ""
     where it is none. not_run: why it cannot be run, "" where it can. output: of the block, as the
-    page shows it behind.
+    page shows it behind. refused: whether that is the refusal of a mistake.
     """
 
     where: str
@@ -38,6 +39,7 @@ class Block:
     name: str = ""
     not_run: str = ""
     output: str = ""
+    refused: bool = False
 
     def __str__(self) -> str:
         return self.where
@@ -56,14 +58,14 @@ def blocks(page: Path) -> list[Block]:
         if token.type == "fence" and not token.info.startswith("{"):
             where = f"{page.relative_to(ROOT)}:{(token.map or [0])[0] + 1}"
             if token.info == "text" and before == SHELL:
-                last = found.pop()
-                found.append(Block(last.where, SHELL, last.text, last.name, last.not_run,
-                                   token.content))  # fmt: skip
+                found[-1] = replace(found[-1], output=token.content)
             else:
                 found.append(
-                    Block(where, token.info, token.content, said.get("file", ""),
-                          said.get("not run", ""))
-                )  # fmt: skip
+                    Block(
+                        where, token.info, token.content, said.get("file", ""),
+                        said.get("not run", ""), refused="refused" in said,
+                    )  # fmt: skip
+                )
         before = token.info if token.type == "fence" else ""
         said = {}
     return found

@@ -135,17 +135,17 @@ class Evaluation(tune.Trainable):  # type: ignore[misc]  # ray has no types here
     """One trial: each step evaluates its configuration on the images of one more rung.
 
     All trials see the same images in the same order, and the results of a rung are those of a
-    search with the same settings. A trial ends when it has seen all images. A step reports:
+    search with the same settings. A trial ends when it has seen all images. A step reports::
 
-    images             seen so far: `time_attr` for schedulers
-    accuracy           by the objective, estimated for all search images, a fraction of one
-    standard_error     of that estimate
-    loss               mean over the images seen of how far outputs are from where they should be,
-                       0 to 1: by default total variation from the unpruned model's output, which
-                       needs no labels and tells configurations apart on few images
-    minus_unpruned     accuracy minus the unpruned model's, on the images seen
-    gflops             per image, including what pruning itself costs
-    evaluation_seconds of forward passes
+        images             seen so far: `time_attr` for schedulers
+        accuracy           by the objective, estimated for all search images, a fraction of one
+        standard_error     of that estimate
+        loss               mean over the images seen of how far outputs are from where they should
+                           be, 0 to 1: by default total variation from the unpruned model's output,
+                           which needs no labels and tells configurations apart on few images
+        minus_unpruned     accuracy minus the unpruned model's, on the images seen
+        gflops             per image, including what pruning itself costs
+        evaluation_seconds of forward passes
     """
 
     _evaluator: Evaluator
