@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,13 +24,15 @@ from helpers.messages import one_line
 from helpers.running import url_of
 
 import ztp_search
-from ztp_search.cli.main import main
+from ztp_search import SearchSettings
+from ztp_search.cli.arguments import settings_of
+from ztp_search.cli.main import main, parse
 from ztp_search.errors import ZtpError
+from ztp_search.results.markdown import escaped, fenced, inline, worded
 from ztp_search.results.plots import PLOTS, THEMES, template
 from ztp_search.results.report import FORMATS
-from ztp_search.results.report.blocks import Comparison, Drawing, Interval, Table
+from ztp_search.results.report.blocks import Code, Comparison, Drawing, Interval, Table
 from ztp_search.results.report.contents import report
-from ztp_search.results.report.markdown import escaped, fenced, inline, worded
 from ztp_search.results.report.material import Material, material
 from ztp_search.results.report.plot_tables import plot_tables
 from ztp_search.results.report.tables import gflops_text
@@ -356,6 +359,18 @@ def test_the_winners_file_is_within_the_page(
     assert ztp_search.load_config(path) == read["raced"].result.winner.config
 
 
+def test_the_command_of_a_report_is_the_search_that_was_asked(raced: Finished) -> None:
+    with StudyReader.open(url_of(raced.out), "s") as study:
+        of = material(study)
+    (asked,) = (each for each in report(of).sections if each.id == "asked")
+    (code,) = (each for each in asked.blocks if isinstance(each, Code))
+    program, *arguments = shlex.split(code.text)
+    settings = settings_of(SearchSettings, parse(arguments))
+    wanted = {name: raced.settings[name] for name in ("space", "budget", "trials", "images")}
+    assert program == "ztp-search"
+    assert {name: getattr(settings, name) for name in wanted} == wanted
+
+
 def test_commands_of_a_report_do_what_they_say(
     places: dict[str, tuple[str, str]], read: dict[str, Material], tmp_path: Path
 ) -> None:
@@ -473,7 +488,7 @@ def test_text_of_a_study_stays_text_in_markdown(
 
 
 def test_words_of_markdown_mean_themselves() -> None:
-    assert inline("a_b * c|d <e> `f`") == r"a\_b \* c\|d \<e\> \`f\`"
+    assert inline("a_b * c|d <e> `f`") == r"a\_b \* c|d \<e\> \`f\`"
     assert escaped("# no heading\nnor - a list") == r"\# no heading nor - a list"
     assert escaped("1. no list") == r"1\. no list"
     assert worded("see `a_b` in c_d") == r"see `a_b` in c\_d"

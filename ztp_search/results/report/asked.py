@@ -30,9 +30,8 @@ def asked(of: Material) -> Section:
         ),
         Table("The search", ("", ""), _facts(contract, about), words=True),
     ]
-    if of.command is not None:
-        title = "The command; run again, it resumes the search"
-        blocks.append(Code("sh", of.command, title))
+    title = "The command, which resumes the search and adds what is missing"
+    blocks.append(Code("sh", of.command, title))
     return Section("asked", "Asked", "What was asked", blocks)
 
 

@@ -18,9 +18,10 @@ from ztp_search.results.report.tables import (
     blocks_of,
     budget_table,
     failure_table,
+    finalist_table,
     winner_table,
 )
-from ztp_search.results.tables import holdout_table, sentence, speed_table
+from ztp_search.results.tables import sentence, speed_table
 
 PLACED = {"tokens": "found", "budgets": "budgets", "holdout": "sure"}
 """Where plots belong to; the others are in a section of their own."""
@@ -42,11 +43,7 @@ def found(of: Material) -> Section:
             )
         )
     if of.found.holdout is not None:
-        blocks += blocks_of(holdout_table(of.found.holdout))
-        blocks.append(
-            Words("The finalists are in the order in which the search images rank them; the first "
-                  "is the winner.")
-        )  # fmt: skip
+        blocks.append(finalist_table(of.found.holdout))
     speed = of.winner and of.winner["evidence"].get("speed")
     if speed:
         blocks += blocks_of(speed_table(speed, of.trial))

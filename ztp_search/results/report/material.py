@@ -11,6 +11,7 @@ from ztp_search.pruning.schedules import BASELINES
 from ztp_search.results.plots import Found
 from ztp_search.results.report.blocks import Interval, Pictures
 from ztp_search.results.report.tables import gflops_text, interval
+from ztp_search.results.resume import resume_command
 from ztp_search.results.search_result import SearchResult, search_result
 from ztp_search.results.tables import percent
 from ztp_search.study import StudyReader
@@ -20,15 +21,15 @@ from ztp_search.study import StudyReader
 class Material:
     """A study as it was read, and what else the report is made of.
 
+    command: that resumes the search.
     pictures: images before and after pruning; why there are none; "" where none were asked for.
-    command: that resumes the search; None where it is not known.
     plots: whether plots are wanted.
     """
 
     found: Found
     result: SearchResult
-    pictures: Pictures | str
-    command: str | None = None
+    command: str
+    pictures: Pictures | str = ""
     plots: bool = True
 
     @cached_property
@@ -53,9 +54,11 @@ class Material:
         return f"trial {self.winner['provenance']['trial']}"
 
 
-def material(study: StudyReader, *, plots: bool = True, command: str | None = None) -> Material:
-    """Read a study for a report."""
-    return Material(Found.read(study), search_result(study), "", command, plots)
+def material(study: StudyReader, *, plots: bool = True) -> Material:
+    """Read a study for a report. plots: whether they are wanted."""
+    found = Found.read(study)
+    command = resume_command(found.study, found.storage, found.contract, found.attributes)
+    return Material(found, search_result(study), command, plots=plots)
 
 
 def differences(of: Material) -> list[Interval]:

@@ -11,7 +11,7 @@ import rich.table
 from rich.console import Group, RenderableType
 
 from ztp_search.results.report.blocks import Block, Interval, Table, Words
-from ztp_search.results.tables import front_table, layer_table, sentence
+from ztp_search.results.tables import front_table, holdout_table, layer_table, sentence
 from ztp_search.study import StoredTrial
 
 REASONS = 5
@@ -45,6 +45,14 @@ def winner_table(file: Mapping[str, Any]) -> Table:
     (table,) = blocks_of(layer_table(file))
     assert isinstance(table, Table)
     return dataclasses.replace(table, title="Pruning layers of the winner", note=f"{table.title}.")
+
+
+def finalist_table(holdout: Mapping[str, Any]) -> Table:
+    """The comparison on holdout images."""
+    (table,) = blocks_of(holdout_table(holdout))
+    assert isinstance(table, Table)
+    order = "Finalists are in the order in which the search images rank them, the winner first."
+    return dataclasses.replace(table, note=f"{table.note} {order}")
 
 
 def budget_table(points: Sequence[Mapping[str, Any]], objective: str, study: str) -> Table:
