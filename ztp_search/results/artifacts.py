@@ -92,8 +92,11 @@ class TrialArtifacts:
         study = self._reader(int(match[1], 16)) if match else None
         if match is None or study is None or match[3] not in ARTIFACTS:
             raise FileNotFoundError(artifact_id)
-        trials = {trial.number: trial for trial in study.trials()}
-        return io.BytesIO(ARTIFACTS[match[3]][2](study, trials[int(match[2], 16)]))
+        number = int(match[2], 16)
+        trial = next((each for each in study.trials() if each.number == number), None)
+        if trial is None or trial.state != "complete":
+            raise FileNotFoundError(artifact_id)
+        return io.BytesIO(ARTIFACTS[match[3]][2](study, trial))
 
     def write(self, artifact_id: str, content_body: Any) -> NoReturn:
         raise StudyError("artifacts are made of the study, and none is taken")

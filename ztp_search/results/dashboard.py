@@ -14,7 +14,13 @@ from typing import Any
 
 from ztp_search.errors import ZtpError
 from ztp_search.results.artifacts import TrialArtifacts, artifacts_of
-from ztp_search.results.dashboard_api import WSGI, StudyDocuments, quick
+from ztp_search.results.dashboard_api import (
+    WSGI,
+    StudyDocuments,
+    can_be_quick,
+    quick,
+    study_asked_for,
+)
 from ztp_search.results.live import Live
 from ztp_search.results.shipped import shipped
 from ztp_search.study import StudyReader
@@ -79,22 +85,32 @@ def dashboard(storage: str, *, allow_edit: bool = False, study: int | None = Non
     """
     import optuna_dashboard
 
-    looked_at = DashboardStorage(storage, artifacts_of, editable=allow_edit)
+    quickly = can_be_quick()
+    looked_at = DashboardStorage(storage, artifacts_of, editable=allow_edit, whole=not quickly)
     store = TrialArtifacts(looked_at.reader)
-    documents, live = StudyDocuments(looked_at), Live(looked_at)
+    live = Live(looked_at)
+    application = styled(optuna_dashboard.wsgi(looked_at, artifact_store=store))
+    if quickly:
+        documents = StudyDocuments(looked_at)
+        application = quick(application, documents, looked_at.ours)
+    application = kept_up_to_date(application, live)
     if study is not None and looked_at.ours(study):
         live.renew(study)
-        documents.document(study)
-
-    def ours(study_id: int) -> bool:
-        if not looked_at.ours(study_id):
-            return False
-        live.look(study_id)
-        return True
-
-    application = styled(optuna_dashboard.wsgi(looked_at, artifact_store=store))
-    application = quick(application, documents, ours)
+        if quickly:
+            documents.document(study)
     return application if allow_edit else read_only(application)
+
+
+def kept_up_to_date(application: WSGI, live: Live) -> WSGI:
+    """Renew what a study shows when its page is asked for."""
+
+    def page(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        number = study_asked_for(environ)
+        if number is not None:
+            live.look(number)
+        return application(environ, start_response)
+
+    return page
 
 
 def styled(application: WSGI) -> WSGI:
@@ -105,7 +121,11 @@ def styled(application: WSGI) -> WSGI:
         if not environ["PATH_INFO"].startswith("/dashboard"):
             return application(environ, start_response)
         answer: list[Any] = []
-        body = b"".join(application(environ, lambda *args: answer.extend(args)))
+        parts = application(environ, lambda *args: answer.extend(args))
+        try:
+            body = b"".join(parts)
+        finally:
+            getattr(parts, "close", int)()  # as WSGI has it
         if not body:  # what the browser has is still good
             start_response(*answer[:2])
             return []

@@ -21,6 +21,15 @@ from ztp_search.study.showing import notes_by_row, plots_of
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
+def can_be_quick() -> bool:
+    """Whether this release of optuna-dashboard has what is used here."""
+    try:
+        from optuna_dashboard._serializer import serialize_frozen_trial, serialize_study_detail
+    except ImportError:
+        return False
+    return callable(serialize_frozen_trial) and callable(serialize_study_detail)
+
+
 class StudyDocuments:
     """Answers for `/api/studies/N`.
 
@@ -29,9 +38,9 @@ class StudyDocuments:
     """
 
     def __init__(self, storage: DashboardStorage) -> None:
-        from optuna_dashboard import _serializer
+        import optuna_dashboard._serializer
 
-        self._serializer = _serializer
+        self._serializer: Any = optuna_dashboard._serializer
         self._storage = storage
         self._texts: dict[int, tuple[Any, bytes]] = {}  # by row of the trial table
         self._lock = threading.Lock()
@@ -81,16 +90,19 @@ def quick(application: WSGI, documents: StudyDocuments, ours: Callable[[int], bo
     """Answer for the pages of our studies; leave everything else to the application."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        match = re.fullmatch(r"/api/studies/(\d{1,9})/?", environ.get("PATH_INFO", ""))
-        query = parse_qs(environ.get("QUERY_STRING", ""))
-        after = query.get("after", ["0"])[-1]
-        if environ["REQUEST_METHOD"] != "GET" or not match or not after.isdecimal():
+        number = study_asked_for(environ)
+        after = parse_qs(environ.get("QUERY_STRING", "")).get("after", ["0"])[-1]
+        if number is None or not after.isdecimal() or not ours(number):
             return application(environ, start_response)
-        if not ours(int(match[1])):
-            return application(environ, start_response)
-        body = documents.document(int(match[1]), int(after))
+        body = documents.document(number, int(after))
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         start_response("200 OK", headers)
         return [body]
 
     return answer
+
+
+def study_asked_for(environ: Mapping[str, Any]) -> int | None:
+    """The number of the study whose document is asked for; None where something else is."""
+    match = re.fullmatch(r"/api/studies/(\d{1,9})/?", environ.get("PATH_INFO", ""))
+    return int(match[1]) if match and environ["REQUEST_METHOD"] == "GET" else None

@@ -31,7 +31,10 @@ class Live:
         self._lock = threading.Lock()
 
     def look(self, study_id: int) -> None:
-        """Somebody looks at a study of ours: renew what it shows, and wait for a little."""
+        """Somebody looks at a study: if it is one of ours, renew what it shows, and wait for a
+        little."""
+        if not self._storage.ours(study_id):
+            return
         with self._lock:
             thread = self._renewing.get(study_id)
             if thread is None or not thread.is_alive():

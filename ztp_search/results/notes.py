@@ -17,7 +17,7 @@ from ztp_search.results.documents import MEASURED
 from ztp_search.results.markdown import code, table, tidy
 from ztp_search.results.plots import PLOTS, Found
 from ztp_search.results.plots.base import estimate_of, images_of
-from ztp_search.results.resume import budget_text, resume_command
+from ztp_search.results.resume import budget_text, resume_command, where_words
 from ztp_search.results.shipped import shipped
 from ztp_search.study import StoredTrial
 from ztp_search.study.dashboard_storage import DRAWN, LINES
@@ -30,7 +30,6 @@ OUTCOMES = {
 
 def study_note(found: Found) -> str:
     """What the study is of, what came of it, and how to go on; whatever of it is known yet."""
-    where = shlex.join(["--storage", found.storage])
     return _filled(
         "study.md",
         title=f"Study {found.study}",
@@ -42,7 +41,7 @@ def study_note(found: Found) -> str:
         budgets=_budgets(found),
         command=resume_command(found.study, found.storage, found.contract, found.attributes),
         study=shlex.quote(found.study),
-        where=f" {where}",
+        where=shlex.join(where_words(found.storage)),
         plots=_plots(found),
         units=_units(found),
     )
@@ -52,7 +51,7 @@ def trial_note(found: Found, trial: StoredTrial) -> str:
     """What a trial is, what it is worth and why it ended."""
     command = ""
     if trial.state == "complete":
-        words = ["ztp-search", "export", "--storage", found.storage, "--study", found.study,
+        words = ["ztp-search", "export", *where_words(found.storage), "--study", found.study,
                  "--trial", str(trial.number), "-o", f"trial-{trial.number}.json"]  # fmt: skip
         command = f"```sh\n{shlex.join(words)}\n```"
     return _filled(
@@ -216,7 +215,7 @@ def _plots(found: Found) -> str:
     if len(found.trials) > LINES:
         drawn = f"Intermediate values are those of the {LINES} trials that came furthest."
         if len(found.trials) > DRAWN:
-            drawn += f" History and the like show the first {DRAWN:,} of these and all complete ones."
+            drawn += f" History and its like show the first {DRAWN:,} and all complete ones."
         lines.append(f"- {drawn}")
     return "\n".join(lines)
 

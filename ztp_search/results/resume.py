@@ -29,11 +29,15 @@ def resume_command(
         contract, attributes: of the study.
     """
     stated = _stated(contract, attributes)
+    words = [word for name, value in stated.items() for word in _words(name, value)]
+    return shlex.join(["ztp-search", *words, *where_words(storage), "--study", study])
+
+
+def where_words(storage: str) -> list[str]:
+    """The options that name a database; by its folder if that has its usual name, as decoded
+    images lie there too."""
     folder = re.fullmatch("sqlite:///(.+)/studies.db", storage)
-    stated |= {"out": folder[1]} if folder else {"storage": storage}  # images lie there too
-    stated["study"] = study
-    return shlex.join(["ztp-search", *(word for name, value in stated.items()
-                                       for word in _words(name, value))])  # fmt: skip
+    return ["--out", folder[1]] if folder else ["--storage", storage]
 
 
 def _stated(contract: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:

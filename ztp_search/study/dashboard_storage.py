@@ -60,6 +60,8 @@ class DashboardStorage(BaseStorage):
         artifacts: of the study and trial of these numbers: the JSON that Optuna keeps of each
             artifact, by its attribute.
         editable: whether what Optuna's tools write is let through.
+        whole: whether the list of studies has notes and plots too, for tools that look for them
+            there; it takes longer then.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class DashboardStorage(BaseStorage):
         storage: str,
         artifacts: Callable[[int, int], Mapping[str, str]],
         editable: bool = False,
+        whole: bool = False,
     ) -> None:
         self._database = Database.open(storage)
         self._artifacts = artifacts
         self._editable = editable
+        self._whole = whole
         self._open: dict[int, _Open] = {}
         self._lock = threading.RLock()
 
@@ -103,7 +107,10 @@ class DashboardStorage(BaseStorage):
         """All studies, without long attributes; of ours without notes and plots, which only the
         page of a study shows."""
         with self._database.snapshot() as connection:
-            return _studies(connection)
+            studies = _studies(connection)
+        for study in studies if self._whole else ():
+            study.system_attrs = self.get_study_system_attrs(study._study_id)
+        return studies
 
     def get_study(self, study_id: int) -> FrozenStudy:
         """One study with all that is shown of it; KeyError without it."""
