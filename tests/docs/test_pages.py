@@ -193,8 +193,13 @@ def check_output(printed: str, block: Block, command: str) -> None:
     lines = block.output.splitlines()
     for line, after in zip(lines, lines[1:], strict=False):
         if set(after.strip()) == {"─"}:
-            heading = " ".join(line.split())
-            assert heading in printed, f"no table is headed {heading!r}"
+            heading = numberless(" ".join(line.split()))
+            assert heading in numberless(printed), f"no table is headed {heading!r}"
+
+
+def numberless(text: str) -> str:
+    """A text in which numbers do not matter: another trial has won."""
+    return re.sub(r"\d+", "0", text)
 
 
 def assert_extras(words: list[str]) -> None:
