@@ -60,7 +60,7 @@ copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"
 
 
-class CommandLine(RegexLexer):  # type: ignore[misc]  # pygments has no types here
+class CommandLine(RegexLexer):  # type: ignore[misc]  # pygments comes without types
     """What a reader types: comments stand back, and `export` is a command like any other."""
 
     tokens = {"root": [(r"#.*", Comment), (r"[^#]+", Text)]}

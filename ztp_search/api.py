@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from ztp_search.results.exporters import Exported
     from ztp_search.results.front_result import FrontResult
     from ztp_search.results.measured import CostResult, EvaluationResult
-    from ztp_search.results.report.blocks import Pictures, Report
+    from ztp_search.results.report.blocks import Pictures
+    from ztp_search.results.report.written import WrittenReport
     from ztp_search.results.search_result import SearchResult
     from ztp_search.results.visualization import Visualization
     from ztp_search.study import StudyReader
@@ -390,7 +391,7 @@ def report(
     storage: str | None = None,
     study: str | None = None,
     out: str | Path = "ztp-runs",
-) -> Report:
+) -> WrittenReport:
     """Write a study as one file for people: what was asked, what was found, how sure that is.
 
     The study may have ended, be searched just now, or be interrupted. HTML needs no network, and
@@ -410,7 +411,7 @@ def report(
         out: folder of the database, without `storage`, and of decoded images.
 
     Returns:
-        What was written; `lacks` says what could not be had.
+        What it says in short; `lacks` says what could not be had.
 
     Raises:
         StudyError: there is no such study.
@@ -426,6 +427,7 @@ def report(
     from ztp_search.results.report import format_of, write_report
     from ztp_search.results.report.contents import report
     from ztp_search.results.report.material import material
+    from ztp_search.results.report.written import WrittenReport
 
     path = Path(path)
     chosen = format_of(path, format)
@@ -436,9 +438,9 @@ def report(
         asked = settings or VisualizeSettings(out=out)
         with told(progress) as listener:
             of = replace(of, pictures=_pictures(of.result.winner, of.trial, asked, listener))
-    written = report(of)
-    write_report(render(written), path)
-    return written
+    made = report(of)
+    write_report(render(made), path)
+    return WrittenReport(str(path), made.study, made.headline, made.qualification, made.lacks)
 
 
 def _pictures(

@@ -563,6 +563,20 @@ def test_an_address_where_nothing_listens_is_one_line_at_once(cli: Run, address:
     assert one_line(err).startswith(f"ztp-search: --address {address}: no Ray cluster answers")
 
 
+def test_a_cluster_that_wants_a_token_is_told_of(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:1\nand more")
+
+    monkeypatch.setattr(ztp_search.evaluation.ray_cluster.ray, "init", init)
+    monkeypatch.setattr(ztp_search.evaluation.ray_cluster, "_check_answers", lambda _: None)
+    status, _, err = cli("--space", "digits", "--budget", "60%", "--address", "127.0.0.1:1")
+    assert status == 2
+    assert "(Failed to connect to Ray cluster at 127.0.0.1:1)" in one_line(err)
+    assert "set RAY_AUTH_MODE=token" in err
+
+
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing slow has begun while this is in force."""

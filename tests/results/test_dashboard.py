@@ -59,7 +59,7 @@ def test_the_page_of_a_study_is_announced_and_there(
     with announced(finished.out, "--study", "s") as address:
         base, _, page = address.partition("/dashboard/")
         (study,) = studies_of(base)
-        assert page == f"studies/{study['study_id']}"
+        assert page == f"studies/{study['study_id']}/note"
         assert status_of(address, "") == 200
     assert main(["dashboard", "--out", str(finished.out), "--study", "t", "--port", "0"]) == 2
     assert "but got 't'; there is s" in capsys.readouterr().err

@@ -155,8 +155,9 @@ def test_it_leaves_title_and_width_to_its_surroundings_and_names_its_axes(
     assert 200 <= layout["height"] <= 1200
     axes = {key: value for key, value in layout.items() if key[1:5] == "axis"}
     assert axes
-    for each in axes.values():
-        assert each.get("type") in ("category", "multicategory") or each["title"]["text"]
+    named = [each for each in axes.values()
+             if each.get("type") in ("category", "multicategory") or "title" in each]  # fmt: skip
+    assert len(named) + len(layout.get("annotations", ())) >= len(axes)
 
 
 @ALL

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,13 +24,15 @@ from helpers.messages import one_line
 from helpers.running import url_of
 
 import ztp_search
-from ztp_search.cli.main import main
+from ztp_search import SearchSettings
+from ztp_search.cli.arguments import settings_of
+from ztp_search.cli.main import main, parse
 from ztp_search.errors import ZtpError
+from ztp_search.results.markdown import escaped, fenced, inline, worded
 from ztp_search.results.plots import PLOTS, THEMES, template
 from ztp_search.results.report import FORMATS
-from ztp_search.results.report.blocks import Comparison, Drawing, Interval, Table
+from ztp_search.results.report.blocks import Code, Comparison, Drawing, Interval, Table
 from ztp_search.results.report.contents import report
-from ztp_search.results.report.markdown import escaped, fenced, inline, worded
 from ztp_search.results.report.material import Material, material
 from ztp_search.results.report.plot_tables import plot_tables
 from ztp_search.results.report.tables import gflops_text
@@ -207,8 +210,7 @@ def test_the_headline_is_the_winner_on_holdout_images(finished: Finished) -> Non
     at, of = (float(number) for number in re.findall(r"[0-9.]+", written.headline)[:2])
     assert (at, of) == pytest.approx((gflops["total"], gflops["unpruned"]), rel=1e-3)
     assert document["holdout"]["verdict"][1:] in written.qualification
-    labels = [each.label for each in written.figures]
-    assert labels[:3] == ["GFLOPs per image", "top1", "against the unpruned model"]
+    assert written.to_dict()["headline"] in repr(written).replace("\n", " ")
 
 
 def test_a_winner_without_confirmation_is_said_to_lack_it(read: dict[str, Material]) -> None:
@@ -217,9 +219,21 @@ def test_a_winner_without_confirmation_is_said_to_lack_it(read: dict[str, Materi
     assert "not confirmed on holdout images yet" in stopped.qualification
     assert "No holdout images were set aside" in never.qualification
     for each in (stopped, never):
-        assert [figure.label for figure in each.figures] == ["GFLOPs per image", "top1"]
+        assert not [figure for figure in each.figures if "against" in figure.label]
         blocks = [block for section in each.sections for block in section.blocks]
         assert not any(isinstance(block, Comparison) for block in blocks)
+
+
+def test_a_new_winner_does_not_borrow_the_confirmation_of_another(
+    read: dict[str, Material],
+) -> None:
+    of = read["raced"]
+    assert of.found.holdout is not None
+    others = of.found.holdout["candidates"][1:]
+    found = dataclasses.replace(of.found, holdout={**of.found.holdout, "candidates": others})
+    written = report(dataclasses.replace(of, found=found))
+    assert "search images" in written.headline and "not confirmed" in written.qualification
+    assert not [figure for figure in written.figures if "against" in figure.label]
 
 
 def test_without_a_complete_trial_nothing_is_said_to_be_found(read: dict[str, Material]) -> None:
@@ -245,15 +259,14 @@ def test_the_table_of_layers_is_the_winners_configuration(read: dict[str, Materi
 def test_the_holdout_table_is_the_documents(raced: Finished, read: dict[str, Material]) -> None:
     holdout = raced.document["holdout"]
     table = next(t for t in tables_of(read["raced"], "found").values() if "holdout" in t.title)
-    rows = {row[0]: row for row in table.rows}
+    rows = {row[0].split(",")[0]: row for row in table.rows}
     column = list(table.columns).index("holdout")
     assert rows["unpruned"][column] == f"{100 * holdout['unpruned']['top1']:.2f}"
     for finalist in holdout["candidates"]:
-        name = f"trial {finalist['trial']}"
-        (row,) = (each for key, each in rows.items() if key.split(" (")[0] == name)
+        row = rows[f"trial {finalist['trial']}"]
         low, high = (100 * each for each in finalist["minus_unpruned_ci95"])
         difference = f"{100 * finalist['minus_unpruned']:+.2f} [{low:+.2f}, {high:+.2f}]"
-        assert row[column : column + 2] == [f"{100 * finalist['top1']:.2f}", difference]
+        assert list(row[column : column + 2]) == [f"{100 * finalist['top1']:.2f}", difference]
 
 
 @pytest.mark.parametrize(
@@ -288,6 +301,36 @@ def test_a_hand_set_winner_is_not_compared_with_itself(read: dict[str, Material]
     assert "against the paper's schedule" in labels and "against ToMe's schedule" not in labels
 
 
+def test_measured_speed_is_shown_fast_or_slow_and_what_could_not_be_measured(
+    read: dict[str, Material],
+) -> None:
+    of = read["raced"]
+    assert of.result.winner is not None
+    row = {"engine": "eager", "precision": "fp32", "repeats": 5, "speedup_quartiles": [0.4, 0.6]}
+    speed = {
+        "machine": {"processor": "CPU X", "gpu": None}, "device": "cpu", "threads": 2,
+        "unpruned": "stock timm", "promised_speedup": 2.0,
+        "measured": [
+            row | {"batch_size": 1, "speedup": 0.5, "unpruned": {"milliseconds": 10.0},
+                   "pruned": {"milliseconds": 20.0}},
+            row | {"batch_size": 64, "speedup": 1.5, "unpruned": {"images_per_second": 1000.0},
+                   "pruned": {"images_per_second": 1500.0}},
+            {"engine": "compile", "failed": "no compiler"},
+        ],
+    }  # fmt: skip
+    evidence = {**of.result.winner.evidence, "speed": speed}
+    winner = dataclasses.replace(of.result.winner, evidence=evidence)
+    of = dataclasses.replace(of, result=dataclasses.replace(of.result, winner=winner))
+    (table,) = (t for n, t in tables_of(of, "found").items() if n.startswith("Speed on CPU X"))
+    assert [list(each) for each in table.rows] == [
+        ["eager", "fp32", "1", "10 ms", "20 ms", "0.50 [0.40, 0.60]"],
+        ["eager", "fp32", "64", "1,000 images/s", "1,500 images/s", "1.50 [0.40, 0.60]"],
+    ]
+    (figure,) = (each for each in report(of).figures if each.label == "measured speed")
+    assert (figure.value, figure.detail) == ("1.50 ×", "eager, 64 images per pass; 0.50 × with 1")
+    assert "Speed in compile is not measured: no compiler." in html_of(of)
+
+
 def test_failed_trials_are_counted_by_reason(read: dict[str, Material]) -> None:
     of = with_failures(read["many"], *["out of memory"] * 3, "not finite")
     table = tables_of(of, "found")["4 failed trials"]
@@ -298,10 +341,11 @@ def test_failed_trials_are_counted_by_reason(read: dict[str, Material]) -> None:
 
 def test_budgets_stand_side_by_side(read: dict[str, Material]) -> None:
     (table,) = (t for n, t in tables_of(read["many"], "found").items() if "each budget" in n)
-    assert [row[0] for row in table.rows] == ["digits-50%-seed0 (this one)", "digits-65%-seed0"]
-    assert [float(row[2]) for row in table.rows] == [
-        pytest.approx(point["gflops"], rel=1e-3) for point in read["many"].found.budgets
-    ]
+    names = ["digits-50%-seed0 (this one)", "digits-65%-seed0", ""]
+    assert [row[0] for row in table.rows] == names
+    points = read["many"].found.budgets
+    gflops = [*(point["gflops"] for point in points), points[0]["unpruned_gflops"]]
+    assert [float(row[2]) for row in table.rows] == pytest.approx(gflops, rel=5e-3)
     assert not any("each budget" in name for name in tables_of(read["raced"], "found"))
 
 
@@ -313,6 +357,18 @@ def test_the_winners_file_is_within_the_page(
     path.write_bytes(base64.b64decode(link.attrs["href"].split("base64,")[1]))
     assert read["raced"].result.winner is not None
     assert ztp_search.load_config(path) == read["raced"].result.winner.config
+
+
+def test_the_command_of_a_report_is_the_search_that_was_asked(raced: Finished) -> None:
+    with StudyReader.open(url_of(raced.out), "s") as study:
+        of = material(study)
+    (asked,) = (each for each in report(of).sections if each.id == "asked")
+    (code,) = (each for each in asked.blocks if isinstance(each, Code))
+    program, *arguments = shlex.split(code.text)
+    settings = settings_of(SearchSettings, parse(arguments))
+    wanted = {name: raced.settings[name] for name in ("space", "budget", "trials", "images")}
+    assert program == "ztp-search"
+    assert {name: getattr(settings, name) for name in wanted} == wanted
 
 
 def test_commands_of_a_report_do_what_they_say(
@@ -432,7 +488,7 @@ def test_text_of_a_study_stays_text_in_markdown(
 
 
 def test_words_of_markdown_mean_themselves() -> None:
-    assert inline("a_b * c|d <e> `f`") == r"a\_b \* c\|d \<e\> \`f\`"
+    assert inline("a_b * c|d <e> `f`") == r"a\_b \* c|d \<e\> \`f\`"
     assert escaped("# no heading\nnor - a list") == r"\# no heading nor - a list"
     assert escaped("1. no list") == r"1\. no list"
     assert worded("see `a_b` in c_d") == r"see `a_b` in c\_d"

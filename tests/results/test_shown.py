@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -33,9 +34,18 @@ UNSAFE = "<script>alert('x')<p>[/red]:smile:"
 MEASURED = EvaluationResult(
     images=2000, image_set="holdout", top1=0.9525, agreement=0.975, unpruned_top1=0.9575,
     gflops={"total": 0.053, "backbone": 0.05, "overhead": 0.003, "unpruned": 0.106},
-    images_per_second=1234.5, unpruned_images_per_second=800.2,
     runtime={"device": "cpu", "precision": "fp32", "batch_size": 64, "threads": 1},
 )  # fmt: skip
+SPEED = {
+    "machine": {"processor": "a <processor>"}, "device": "cpu", "threads": 1, "unpruned": "timm",
+    "promised_speedup": 2.0,
+    "measured": [
+        {"engine": "pytorch", "precision": "fp32", "batch_size": 64, "repeats": 9, "speedup": 1.5,
+         "speedup_quartiles": [1.25, 1.75], "unpruned": {"images_per_second": 800.2},
+         "pruned": {"images_per_second": 1234.5}},
+        {"engine": "onnx", "failed": "no <onnxruntime>"},
+    ],
+}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -96,6 +106,7 @@ def results(finished: Finished) -> dict[str, Shown]:
         "front": FrontResult((search,), 2.5),
         "cost": ztp_search.cost(config, "deit_tiny_patch16_224"),
         "evaluation": MEASURED,
+        "speed": dataclasses.replace(MEASURED, speed=SPEED),
         "visualization": drawn(Path("/no/picture.png")),
     }
 
@@ -109,13 +120,13 @@ def drawn(output: Path, config: str = "best.json", name: str = "holdout image 0"
 
 
 @pytest.mark.parametrize(
-    "name", ["search", "best", "trial", "front", "cost", "evaluation", "visualization"]
+    "name", ["search", "best", "trial", "front", "cost", "evaluation", "speed", "visualization"]
 )
 def test_text_and_html_say_the_same(name: str, results: dict[str, Shown]) -> None:
     shown, html = repr(results[name]), page(results[name])
     assert sorted("".join(words(shown))) == sorted("".join(words(html.text)))
     assert {"table", "td"} <= html.tags and "\x1b" not in shown and "…" not in shown
-    assert len({len(row) for row in html.rows}) <= 2  # the search has two tables
+    assert len({len(row) for row in html.rows}) <= 2  # there may be two tables
 
 
 @pytest.mark.parametrize(("name", "argv"), [("best", ["best"]), ("search", [])])
@@ -137,9 +148,15 @@ def test_an_evaluation_as_html_is_this() -> None:
     html = page(MEASURED)
     assert html.rows == [
         ["", "pruned", "unpruned"], ["top1, %", "95.25", "95.75"], ["agreement, %", "97.50", ""],
-        ["GFLOPs", "0.053", "0.106"], ["images/s", "1,234", "800"],
+        ["GFLOPs", "0.053", "0.106"],
     ]  # fmt: skip
     assert "2,000 images (holdout)" in html.text
+    html = page(dataclasses.replace(MEASURED, speed=SPEED))
+    assert html.rows[4:] == [
+        ["", "precision", "images", "unpruned", "pruned", "times as fast"],
+        ["pytorch", "fp32", "64", "800 images/s", "1,234 images/s", "1.50 [1.25, 1.75]"],
+    ]  # fmt: skip
+    assert "Speed in onnx is not measured: no <onnxruntime>" in html.text
 
 
 def test_a_trial_is_not_called_the_best(results: dict[str, Shown]) -> None:

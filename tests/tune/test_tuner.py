@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 from helpers.messages import one_line
+from helpers.pages import ROOT, blocks
 from helpers.running import stored
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
@@ -129,6 +130,30 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_trials(
     again = tune.Tuner.restore(str(tmp_path / "run"), trainable(settings(out))).fit()
     assert {result.metrics["images"] for result in again} == {RUNGS[-1]}
     assert_are(again, trials[:6])
+
+
+PAGES_WITH_TUNERS = (ROOT / "README.md", ROOT / "docs/guide/tune.md")
+
+
+@with_ray
+@pytest.mark.parametrize("page", PAGES_WITH_TUNERS, ids=lambda page: page.stem)
+def test_a_tuner_on_a_page_runs_as_written(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = [each for each in blocks(page) if "BudgetSearch(" in each.text]
+    text = block.text
+    here = f"run_config=tune.RunConfig(storage_path={str(tmp_path)!r})"  # not in the home folder
+    for asked, instead in (
+        ("images=512", "images=16"), ("num_samples=100", "num_samples=2"),
+        ("\n).fit()", f"\n    {here},\n).fit()"),
+    ):  # fmt: skip
+        assert text.count(asked) == 1
+        text = text.replace(asked, instead)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"ztp_search": ztp_search, "SearchSettings": SearchSettings}
+    exec(compile(text, block.where, "exec"), names)
+    config = ztp_search.load_config("best.json")
+    assert config in {config_of(result.config) for result in names["results"]}
 
 
 @pytest.mark.parametrize("first", [0, 65])

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import NoReturn
 
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has come."""
+_came: list[int] = []
+"""Signals, in order. Libraries between it and `main` may turn what a handler raises into another
+KeyboardInterrupt, so what was raised does not say which it was."""
 
 
 def main() -> int:
@@ -21,19 +20,20 @@ def main() -> int:
         from ztp_search.cli.main import main
 
         return main()
-    except KeyboardInterrupt as stop:
-        word, status = how_stopped(stop)
+    except KeyboardInterrupt:
+        word, status = how_stopped()
         print(f"ztp-search: {word} before it began", file=sys.stderr)
         return status
 
 
-def how_stopped(stop: KeyboardInterrupt) -> tuple[str, int]:
-    """A word for it, and the exit status that says the same to a shell."""
-    if isinstance(stop, Terminated):
+def how_stopped() -> tuple[str, int]:
+    """A word for what has raised KeyboardInterrupt, and the exit status that tells a shell."""
+    if _came:
         return "terminated", 128 + signal.SIGTERM
     return "interrupted", 128 + signal.SIGINT
 
 
-def _terminate(*_: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end it in the middle
-    raise Terminated
+def _terminate(number: int, _: object) -> None:
+    _came.append(number)
+    if len(_came) == 1:  # a second one would end it in the middle
+        raise KeyboardInterrupt

@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `ztp-search best | head`
         silence_stdout()
         return 0
-    except KeyboardInterrupt as stop:
-        word, status = how_stopped(stop)
+    except KeyboardInterrupt:
+        word, status = how_stopped()
         return _fail(
             f"{word}; what is complete is stored. Resume with: {again(arguments)}", status
         )

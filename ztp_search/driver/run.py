@@ -27,6 +27,7 @@ from ztp_search.evaluation.runtime import Runtime, resolve_runtime
 from ztp_search.objectives import OBJECTIVES, SIGNALS
 from ztp_search.results.front_result import FrontResult
 from ztp_search.results.search_result import SearchResult, search_result
+from ztp_search.results.showing import save_shown
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import StudyDriver, existing
@@ -74,6 +75,9 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
                 spent = time.monotonic() - searching if done else 0.0
                 seconds = max(0.0, settings.timeout - spent) / (len(studies) - done)
             _search(settings, evaluator, study, decoders[budget], seconds)
+        progress.stage("writing its notes")
+        for study in studies.values():
+            save_shown(study)
         seconds = time.monotonic() - began
         results = [search_result(study, seconds) for study in studies.values()]
     return results[0] if len(results) == 1 else FrontResult(tuple(results), seconds)
@@ -157,6 +161,11 @@ def _open_study(
                 "seed": sources.seed,
                 "skip_unreadable": sources.skip_unreadable,
                 "unreadable": images.unreadable,
+            },
+            "asked": {
+                "candidates": settings.candidates,
+                "enqueue": list(settings.enqueued),
+                "preprocessing": dict(sources.data_overrides),
             },
             "versions": {
                 "python": platform.python_version(),

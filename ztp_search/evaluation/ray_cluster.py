@@ -59,7 +59,11 @@ def _join_or_start(
             ray.init(address=address, **options)
         except (ConnectionError, RayError, ValueError) as error:
             line = str(error).strip().splitlines()[0]
-            raise ZtpError(f"`address` {address}: no Ray cluster answers there ({line})") from None
+            raise ZtpError(
+                f"`address` {address}: no Ray cluster lets this process join there ({line}); where "
+                "the cluster wants a token, as a newer `ray start` does, set RAY_AUTH_MODE=token, "
+                "and RAY_AUTH_TOKEN unless ~/.ray/auth_token holds it"
+            ) from None
         return
     # A worker of more threads than there are cores is slow, but it is what a study may ask for.
     options["num_cpus"] = max(threads * (workers or 1), os.cpu_count() or 1)

@@ -47,9 +47,10 @@ class Shown(ABC):
 
 def natural_width(shown: RenderableType, console: Console) -> int:
     """Columns in which no table needs to fold a cell; the console's, where that is more."""
-    parts = shown.renderables if isinstance(shown, Group) else [shown]
+    if isinstance(shown, Group):
+        parts = (natural_width(part, console) for part in shown.renderables)
+        return max(parts, default=console.width)
+    if not isinstance(shown, Table):
+        return console.width
     endless = console.options.update(width=10_000)
-    tables = [part for part in parts if isinstance(part, Table)]
-    return max(
-        [console.width, *(Measurement.get(console, endless, each).maximum for each in tables)]
-    )
+    return max(console.width, Measurement.get(console, endless, shown).maximum)

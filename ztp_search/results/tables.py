@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ def search_tables(document: Mapping[str, Any]) -> RenderableType:
         parts.append(layer_table(document["best"]))
     holdout = document["holdout"]
     if holdout:
-        parts.append(_holdout_table(holdout))
-        parts.append(Text(_sentence(holdout["verdict"]), "bold"))
+        parts.append(holdout_table(holdout))
+        parts.append(Text(sentence(holdout["verdict"]), "bold"))
         if holdout["winners_curse"]:
-            parts.append(Text(_sentence(holdout["winners_curse"])))
+            parts.append(Text(sentence(holdout["winners_curse"])))
     if document["best"] and "speed" in document["best"]["evidence"]:
         trial = document["best"]["provenance"]["trial"]
         parts.append(speed_table(document["best"]["evidence"]["speed"], f"trial {trial}"))
@@ -49,7 +49,20 @@ def search_tables(document: Mapping[str, Any]) -> RenderableType:
 
 
 def _front(document: Mapping[str, Any]) -> RenderableType:
-    objective, points = document["objective"], document["front"]
+    points = document["front"]
+    line = f"{document['image_evaluations']:,} image evaluations"
+    if "seconds" in document:
+        line += f", {document['seconds']:.0f} s"
+    studies = ", ".join(point["study"] for point in points)
+    where = f"Stored in {document['storage']}"
+    if "figure" in document:
+        where += f", drawn in {document['figure']}"
+    table = front_table(document["objective"], points)
+    return Group(table, Text(f"{line}. {where}. Studies: {studies}."))
+
+
+def front_table(objective: str, points: Sequence[Mapping[str, Any]]) -> Table:
+    """The winners of several budgets, a row each, and the unpruned model."""
     baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in points)]
     baselines = baselines or [OPPONENT]
     table = plain_table(
@@ -61,23 +74,16 @@ def _front(document: Mapping[str, Any]) -> RenderableType:
     for point in points:
         table.add_row(
             f"trial {point['trial']}", f"{point['gflops']:.3g}",
-            _percent(point["search_accuracy"]),
-            _percent(point["accuracy"]) + ("*" if point["on_front"] else " "),
+            percent(point["search_accuracy"]),
+            percent(point["accuracy"]) + ("*" if point["on_front"] else " "),
             _difference(point, "unpruned"), *(_difference(point, name) for name in baselines),
         )  # fmt: skip
     table.add_section()
     table.add_row(
         "unpruned", f"{points[0]['unpruned_gflops']:.3g}", "",
-        _percent(points[0]["unpruned_accuracy"]) + " ",
+        percent(points[0]["unpruned_accuracy"]) + " ",
     )  # fmt: skip
-    line = f"{document['image_evaluations']:,} image evaluations"
-    if "seconds" in document:
-        line += f", {document['seconds']:.0f} s"
-    studies = ", ".join(point["study"] for point in points)
-    where = f"Stored in {document['storage']}"
-    if "figure" in document:
-        where += f", drawn in {document['figure']}"
-    return Group(table, Text(f"{line}. {where}. Studies: {studies}."))
+    return table
 
 
 def layer_table(file: Mapping[str, Any], name: str = "Best configuration") -> Table:
@@ -110,9 +116,9 @@ def best_table(document: Mapping[str, Any]) -> Table:
         table.add_row(
             str(trial["trial"]),
             f"{trial['gflops']['total']:.3g}",
-            _percent(search[objective]),
+            percent(search[objective]),
             f"{100 * search['standard_error']:.2f}",
-            _percent(holdout[objective]) if holdout else "",
+            percent(holdout[objective]) if holdout else "",
             *(_difference(holdout, name) if holdout else "" for name in baselines),
             " ".join(str(layer["after_block"]) for layer in trial["config"]["layers"]),
         )
@@ -144,8 +150,8 @@ def evaluation_table(document: Mapping[str, Any]) -> RenderableType:
     table = plain_table(title, "", "pruned", "unpruned")
     gflops = document["gflops"]
     if document["top1"] is not None:
-        table.add_row("top1, %", _percent(document["top1"]), _percent(document["unpruned_top1"]))
-    table.add_row("agreement, %", _percent(document["agreement"]), "")
+        table.add_row("top1, %", percent(document["top1"]), percent(document["unpruned_top1"]))
+    table.add_row("agreement, %", percent(document["agreement"]), "")
     table.add_row("GFLOPs", f"{gflops['total']:.4g}", f"{gflops['unpruned']:.4g}")
     return Group(table, speed_table(document["speed"])) if document["speed"] else table
 
@@ -203,7 +209,8 @@ def visualization_table(document: Mapping[str, Any]) -> Table:
     return table
 
 
-def _holdout_table(holdout: Mapping[str, Any]) -> Table:
+def holdout_table(holdout: Mapping[str, Any]) -> Table:
+    """The comparison on holdout images: references first, then the finalists."""
     objective = holdout["objective"]
     baselines = {name: holdout[name] for name in BASELINES if name in holdout}
     about = "".join(
@@ -222,12 +229,12 @@ def _holdout_table(holdout: Mapping[str, Any]) -> Table:
         *_against(baselines),
     )  # fmt: skip
     blank = [""] * varies
-    table.add_row("unpruned", "", *blank, "", _percent(holdout["unpruned"][objective]))
+    table.add_row("unpruned", "", *blank, "", percent(holdout["unpruned"][objective]))
     for name, record in baselines.items():
         if record:
             table.add_row(
                 BASELINES[name].label, f"{record['gflops']['total']:.3g}", *blank, "",
-                _percent(record[objective]), _difference(record, "unpruned"),
+                percent(record[objective]), _difference(record, "unpruned"),
             )  # fmt: skip
     table.add_section()
     for finalist in every:
@@ -239,7 +246,7 @@ def _holdout_table(holdout: Mapping[str, Any]) -> Table:
         table.add_row(
             name, f"{finalist['gflops']['total']:.3g}",
             *([f"{finalist['total_variation']:.4f}"] if varies else []),
-            _percent(finalist[f"search_{objective}"]), _percent(finalist[objective]),
+            percent(finalist[f"search_{objective}"]), percent(finalist[objective]),
             _difference(finalist, "unpruned"),
             *(_difference(finalist, name) for name in baselines),
         )  # fmt: skip
@@ -272,7 +279,7 @@ def plain_table(title: str, *columns: str) -> Table:
 def _prediction(output: Mapping[str, Any]) -> tuple[str, str]:
     if output["class"] is None:
         return "not finite", ""
-    return _output(output), _percent(output["probability"])
+    return _output(output), percent(output["probability"])
 
 
 def _output(output: Mapping[str, Any]) -> str:
@@ -291,11 +298,13 @@ def _span(low: int, high: int) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A fraction of one, in %."""
     return f"{100 * value:.2f}"
 
 

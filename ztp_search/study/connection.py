@@ -5,6 +5,7 @@ Studies and their attributes go through Optuna's public interface here, trials t
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 
 from ztp_search.errors import StudyError
 from ztp_search.study.lock import table_lock
@@ -24,6 +26,8 @@ from ztp_search.study.rows import to_json
 from ztp_search.study.url import parse_url, redact, sqlite_path
 
 T = TypeVar("T")
+STUDIES = models.StudyModel.__table__
+ATTRS = models.StudyUserAttributeModel.__table__
 
 WAL = "journal_mode=WAL"
 """Readers and the writer do not block each other; needs a local disk, and to write to the file."""
@@ -88,12 +92,10 @@ class Database:
 
     def starts(self) -> dict[str, str]:
         """When the driver of each study started, by the study's name."""
-        studies = self.call(self.optuna.get_all_studies)
-        return {
-            each.study_name: each.user_attrs["driver"]["started"]
-            for each in studies
-            if "driver" in each.user_attrs
-        }
+        query = sa.select(STUDIES.c.study_name, ATTRS.c.value_json).join_from(STUDIES, ATTRS)
+        query = query.where(ATTRS.c.key == "driver")
+        rows = self.read(lambda connection: connection.execute(query).all())
+        return {name: json.loads(text)["started"] for name, text in rows}
 
     def study_id(self, name: str) -> int:
         """Optuna's number of a study that exists."""
@@ -112,14 +114,20 @@ class Database:
         """What `work` reads over a connection on which nothing changes between its queries."""
 
         def once() -> T:
-            with self.engine.connect() as connection:
-                if self.url.get_backend_name() == "sqlite":
-                    connection.exec_driver_sql("BEGIN")  # which Python leaves out before a SELECT
-                else:
-                    connection.execution_options(isolation_level="REPEATABLE READ")
+            with self.snapshot() as connection:
                 return work(connection)
 
         return self.call(once)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """The connection that `read` reads over, for who waits for no outage."""
+        with self.explained(), self.engine.connect() as connection:
+            if self.url.get_backend_name() == "sqlite":
+                connection.exec_driver_sql("BEGIN")  # which Python leaves out before a SELECT
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
 
     def write(self, work: Callable[[sa.Connection, bool], T]) -> T:
         """What `work` returns, whose changes are all stored at its end, or none.
@@ -181,11 +189,6 @@ class Database:
         self._closed = True
         self.optuna.remove_session()
         self.engine.dispose()
-
-
-def dashboard_storage(storage: str) -> RDBStorage:
-    """The database as Optuna's own tools take it; StudyError where there is none."""
-    return Database.open(storage).optuna
 
 
 def no_study(shown: str) -> StudyError:

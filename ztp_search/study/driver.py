@@ -109,8 +109,9 @@ class StudyDriver(StudyReader):
             driver = cls(database, name, id, lock, parameters, begun)
             driver.take_turn()
             # The storage's call, as the study's own is experimental and warns.
+            metric = f"{contract.get('objective', 'accuracy')}, fraction of one"
             with database.explained():
-                database.optuna.set_study_system_attr(id, "study:metric_names", ["accuracy"])
+                database.optuna.set_study_system_attr(id, "study:metric_names", [metric])
             database.wait_for_outages(say, driver._keep_lock)
             held.pop_all()
         return driver

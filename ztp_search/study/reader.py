@@ -104,11 +104,13 @@ class StudyReader:
 
         Their contracts are the same but for what follows from the budget.
         """
-        mine = _without_budget(self.contract)
+        mine = self.contract
         found = []
         for name in sorted(self._database.starts().keys() - {self.name}):
             id = self._database.study_id(name)
-            if _without_budget(contract_of(self._database.attributes(id))) == mine:
+            other = contract_of(self._database.attributes(id))
+            same = _without_budget(other) == _without_budget(mine)
+            if same and other.get("budget") != mine.get("budget"):
                 found.append(StudyReader(self._database, name, id))
         return found
 

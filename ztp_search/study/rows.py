@@ -96,6 +96,14 @@ def read_states(
     return [(number, row, state, text) for number, row, state, text in connection.execute(query)]
 
 
+def finished_trials(connection: sa.Connection, study: int) -> tuple[int, int]:
+    """How many trials there are, and how many of them are at their end."""
+    mine = TRIALS.c.study_id == study
+    ended = sa.func.sum(sa.case((TRIALS.c.state == TrialState.RUNNING, 0), else_=1))
+    count, done = connection.execute(sa.select(sa.func.count(), ended).where(mine)).one()
+    return count, int(done or 0)
+
+
 def insert_running(
     connection: sa.Connection,
     study: int,

@@ -93,19 +93,11 @@ def trainable(settings: SearchSettings, first_images: int | None = None) -> type
         ZtpError: the user's mistake: the model or the images cannot be had as asked.
 
     Example:
-        >>> from ray import tune
-        >>> from ray.tune.schedulers import ASHAScheduler
-        >>> settings = SearchSettings(space="digits", budget="50%", images=512, sampler="tpe")
-        >>> tuner = tune.Tuner(
-        ...     trainable(settings),
-        ...     tune_config=tune.TuneConfig(
-        ...         search_alg=BudgetSearch(settings), metric="loss", mode="min", num_samples=100,
-        ...         scheduler=ASHAScheduler(time_attr="images", grace_period=8, max_t=512),
-        ...         reuse_actors=True,
-        ...     ),
-        ... )
-        >>> best = best_result(tuner.fit())
-        >>> ztp_search.export("best.json", config=config_of(best.config))
+        >>> from ztp_search import SearchSettings
+        >>> from ztp_search.tune import trainable
+        >>> settings = SearchSettings(space="digits", budget="50%", images=64, holdout=0)
+        >>> issubclass(trainable(settings), Evaluation)
+        True
     """
     asked, _ = resolved_for_tune(settings)
     runtime = resolve_runtime(asked.device, asked.precision, asked.batch_size, asked.threads)

@@ -71,6 +71,7 @@ class BudgetSearch(Searcher):  # type: ignore[misc]  # ray has no types here
 
     Example:
         >>> from ztp_search import SearchSettings
+        >>> from ztp_search.tune import BudgetSearch, config_of
         >>> searcher = BudgetSearch(SearchSettings(space="digits", budget="50%"))
         >>> config = config_of(searcher.suggest("trial-0"))
     """

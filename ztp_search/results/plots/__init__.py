@@ -17,7 +17,7 @@ from ztp_search.results.plots.accuracy import Accuracy, Budgets
 from ztp_search.results.plots.base import Found, Plot
 from ztp_search.results.plots.evidence import SearchAndHoldout, Signal
 from ztp_search.results.plots.importances import Importances
-from ztp_search.results.plots.parameters import Choices, Layers
+from ztp_search.results.plots.parameters import Choices, Layers, LayerValues
 from ztp_search.results.plots.race import Progress, Survival
 from ztp_search.results.plots.theme import THEMES, template
 from ztp_search.results.plots.tokens import TokensPerBlock
@@ -31,6 +31,7 @@ PLOTS: Mapping[str, Plot] = {
     "survival": Survival(),
     "signal": Signal(),
     "layers": Layers(),
+    "layer_values": LayerValues(),
     "choices": Choices(),
     "importances": Importances(),
 }

@@ -21,9 +21,8 @@ class Accuracy(Plot):
 
     title = "Accuracy over GFLOPs"
     caption = (
-        "Accuracy on search images over the compute of an image: complete trials with the 95 % "
-        "interval of their difference from the unpruned model, trials that racing stopped as "
-        "grey dots (the few images that they saw make them coarse; zoom out for the worst)."
+        "Accuracy on search images: complete trials with the 95 % interval of their "
+        "difference from the unpruned model; grey ones were stopped after a few images."
     )
 
     def lacks(self, found: Found) -> str | None:
@@ -32,11 +31,10 @@ class Accuracy(Plot):
     def draw(self, found: Found) -> dict[str, Any]:
         hand_set = {parse_config(each["config"]) for each in found.baselines.values()}
         complete = [trial for trial in found.complete if trial.config not in hand_set]
-        others = found.standing[len(found.complete) :]
         data = [
-            dots("stopped or running", [_gflops(t) for t in others],
-                 [percent(estimate_of(t) or 0.0) for t in others], "trial",
-                 hover=[_about(t) for t in others], size=5, opacity=0.45)
+            dots(found.others_name, [_gflops(t) for t in found.others],
+                 [percent(estimate_of(t) or 0.0) for t in found.others], "trial",
+                 hover=[_about(t) for t in found.others], size=5, opacity=0.45)
         ]  # fmt: skip
         shown = [percent(each[found.objective]) for each in found.baselines.values()]
         if complete:
@@ -80,11 +78,11 @@ class Accuracy(Plot):
 class Budgets(Plot):
     """The winner of each budget of one search."""
 
-    title = "Budgets of this search, side by side"
+    title = "Budgets side by side"
     caption = (
-        "The winner of each budget with the 95 % interval of its difference from the unpruned "
-        "model, beside the hand-set schedules of the same budgets; the line joins winners that "
-        "none of fewer GFLOPs reaches."
+        "Each budget's winner with the 95 % interval of its difference from the unpruned "
+        "model, beside hand-set schedules; the line joins winners that no cheaper one "
+        "reaches."
     )
 
     def lacks(self, found: Found) -> str | None:

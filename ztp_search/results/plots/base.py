@@ -20,6 +20,8 @@ from ztp_search.study.trial import rank
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+DOTS = 1_000
+"""Trials that a plot draws beside the complete ones: more make a page slow and hide each other."""
 TOP = 10
 """Of the evaluated trials one in so many is among the top ones, and at least so many are."""
 
@@ -37,6 +39,7 @@ class Found:
         holdout: the comparison on holdout images, None before it is there.
         budgets: the winner of each budget of the same search, this one's too, by GFLOPs; as a
             search under several budgets prints them as its "front".
+        ids: Optuna's numbers of the studies of these, by name.
     """
 
     study: str
@@ -46,11 +49,13 @@ class Found:
     trials: Sequence[StoredTrial]
     holdout: Mapping[str, Any] | None
     budgets: Sequence[Mapping[str, Any]]
+    ids: Mapping[str, int]
 
     @classmethod
     def read(cls, study: StudyReader) -> Found:
         """Read a study, whether it has ended, is being searched, or has not begun."""
         attributes = study.attributes()
+        search = [study, *study.siblings()]
         return cls(
             study=study.name,
             storage=study.storage,
@@ -58,9 +63,8 @@ class Found:
             attributes=attributes,
             trials=study.trials(),
             holdout=_holdout(study),
-            budgets=marked_front(
-                [point for each in [study, *study.siblings()] if (point := _point(each))]
-            ),
+            budgets=marked_front([point for each in search if (point := _point(each))]),
+            ids={each.name: each.id for each in search},
         )
 
     @property
@@ -100,6 +104,26 @@ class Found:
             if trial.state in ("pruned", "running") and estimate_of(trial) is not None
         ]
         return self.complete + sorted(others, key=_left_by_the_race)
+
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """Where each evaluated trial stands, from 0, by number."""
+        return {trial.number: place for place, trial in enumerate(self.standing)}
+
+    @cached_property
+    def others(self) -> list[StoredTrial]:
+        """Trials that were evaluated and are not complete, as many as are drawn: evenly spread
+        over the standing, the best first."""
+        there = self.standing[len(self.complete) :]
+        if len(there) <= DOTS:
+            return there
+        return [there[place * len(there) // DOTS] for place in range(DOTS)]
+
+    @property
+    def others_name(self) -> str:
+        """What a legend calls these."""
+        there = len(self.standing) - len(self.complete)
+        return "stopped or running" + (f" ({DOTS:,} of {there:,})" if there > DOTS else "")
 
     @property
     def top(self) -> list[StoredTrial]:

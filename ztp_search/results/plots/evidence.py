@@ -18,8 +18,8 @@ class SearchAndHoldout(Plot):
 
     title = "Search against holdout estimates"
     caption = (
-        "The best trials on holdout images over the search images that chose them, with 95 % "
-        "intervals: those below the dotted line did better on the images that chose them."
+        "The best trials on other images than those that chose them, with 95 % intervals: "
+        "below the dotted line they do worse there."
     )
 
     def lacks(self, found: Found) -> str | None:
@@ -72,10 +72,10 @@ class SearchAndHoldout(Plot):
 class Signal(Plot):
     """Accuracy beside the losses that trials race by."""
 
-    title = "Accuracy over what trials race by"
+    title = "Accuracy over the racing signal"
     caption = (
-        "Estimated accuracy over the mean loss that racing tells trials apart by, each on the "
-        "images that it has seen: the more images, the larger the dot."
+        "Estimated accuracy over the mean loss that racing tells trials apart by, on the "
+        "images that each has seen: the more, the larger the dot."
     )
 
     def lacks(self, found: Found) -> str | None:
@@ -89,12 +89,11 @@ class Signal(Plot):
         name = _measure(found)
         assert name is not None  # nothing is lacking
         rungs = list(found.contract["racing"]["rungs"])
-        complete = {trial.number for trial in found.complete}
         data = []
-        for title, role, opacity, ended in (
-            ("stopped or running", "trial", 0.45, False), ("complete", "best", 0.9, True),
+        for title, role, opacity, trials in (
+            (found.others_name, "trial", 0.45, found.others),
+            ("complete", "best", 0.9, found.complete),
         ):  # fmt: skip
-            trials = [t for t in found.standing if (t.number in complete) == ended]
             trace = dots(title, [float(f"{t.attrs[name]:.4g}") for t in trials],
                          [percent(estimate_of(t) or 0.0) for t in trials], role,
                          hover=[_about(t, name) for t in trials], opacity=opacity)  # fmt: skip

@@ -22,11 +22,9 @@ class Importances(Plot):
 
     title = "Importances by block"
     caption = (
-        "How much worse a forest of trees predicts the standing of trials that it has not seen "
-        "when all parameters of one block (or one choice) are shuffled among them, in hundredths "
-        "of the variance; near 0 it does not matter."
+        "How much of the standing of unseen trials a forest of trees can no longer "
+        "predict when all parameters of a block, or one choice, are shuffled."
     )
-    height = 480
 
     def lacks(self, found: Found) -> str | None:
         there = len(found.standing)
@@ -44,7 +42,7 @@ class Importances(Plot):
                  "hovertemplate": "%{y}: %{x}<extra></extra>"}
             ],
             "layout": {
-                "height": max(300, 22 * len(names) + 110),
+                "height": max(self.height, 22 * len(names) + 90),
                 "xaxis": axis(f"variance lost, % (all together predict {explained:.0f} %)"),
                 "yaxis": {"type": "category", "dtick": 1},
             },

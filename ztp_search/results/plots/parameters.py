@@ -17,65 +17,93 @@ ENOUGH = 2 * TOP
 """Trials of which a tenth says anything."""
 PARTS = 4
 """Ranges into which the values of a scale are divided, as many trials in each."""
-GROUPS = (("all trials", "trial"), ("top tenth", "best"))
 
 
-class Layers(Plot):
-    """Where pruning layers stand, and what they do there."""
-
-    title = "The top tenth: pruning layers"
-    caption = (
-        "Per block: how many of the trials have a pruning layer behind it, and the values of "
-        "these layers as boxes from the lower to the upper quartile (whiskers from the 5th to "
-        "the 95th percentile), of all trials in grey and of the top tenth in blue."
-    )
-    height = 760
+class _ByBlock(Plot):
+    """Panels below one another, over the blocks that pruning layers stand behind."""
 
     def lacks(self, found: Found) -> str | None:
         return _too_few(found)
 
-    def draw(self, found: Found) -> dict[str, Any]:
-        method = _method(found)
-        blocks = list(range(1, int(found.contract["geometry"]["depth"])))
-        panels = ("share of trials, %", *method.neutral)
-        data: list[dict[str, Any]] = []
+    def panels(self, found: Found, titles: Sequence[str]) -> dict[str, Any]:
+        """The axes of the panels, and no data yet."""
+        last = int(found.contract["geometry"]["depth"]) - 1
+        height = 1 / len(titles)
         layout: dict[str, Any] = {
             "barmode": "group", "boxmode": "group",
-            "xaxis": axis("after block", dtick=1 if len(blocks) < 25 else 4,
-                          anchor=f"y{len(panels)}"),
+            "xaxis": axis("after block", dtick=1 if last < 24 else 4, anchor=f"y{len(titles)}",
+                          range=[0.4, last + 0.6]),
         }  # fmt: skip
-        height = 1 / len(panels)
-        for panel, title in enumerate(panels):
-            top = 1 - panel * height
-            layout["yaxis" if panel == 0 else f"yaxis{panel + 1}"] = axis(
-                title.replace("_", " "), domain=[max(0.0, top - 0.82 * height), top]
-            )
-        for (name, role), trials in zip(GROUPS, (found.standing, found.top), strict=True):
-            layers = [
-                {layer.after_block: layer for layer in trial.config.layers} for trial in trials
-            ]
-            share = [100 * sum(block in each for each in layers) / len(layers) for block in blocks]
-            data.append(
-                {"type": "bar", "name": name, "x": blocks, "y": [round(y, 1) for y in share],
+        above = {"xref": "paper", "yref": "paper", "x": 0, "xanchor": "left", "yanchor": "bottom",
+                 "showarrow": False}  # fmt: skip
+        for panel, title in enumerate(titles):
+            low = 1 - (panel + 1) * height
+            high = low + 0.8 * height
+            layout["yaxis" if panel == 0 else f"yaxis{panel + 1}"] = {"domain": [low, high]}
+            layout.setdefault("annotations", []).append({"text": title, "y": high, **above})
+        return {"data": [], "layout": layout}
+
+
+class Layers(_ByBlock):
+    """Where pruning layers stand, and how many tokens they leave."""
+
+    title = "The top tenth: where layers stand"
+    caption = (
+        "Per block: how many trials have a pruning layer behind it, and the share of tokens that "
+        "it keeps, as boxes of quartiles (whiskers: 5 to 95 %)."
+    )
+
+    def draw(self, found: Found) -> dict[str, Any]:
+        drawn = self.panels(found, ("share of trials, %", "tokens kept, %"))
+        prefix = int(found.contract["geometry"]["prefix_tokens"])
+        for name, role, trials in _groups(found):
+            kept: dict[int, list[float]] = {block: [] for block in _blocks(found)}
+            for trial in trials:
+                tokens = [count - prefix for count in trial.attrs["tokens"]]
+                for layer in trial.config.layers:
+                    block = layer.after_block
+                    kept[block].append(100 * tokens[block] / tokens[block - 1])
+            share = [round(100 * len(each) / len(trials), 1) for each in kept.values()]
+            drawn["data"] += [
+                {"type": "bar", "name": name, "x": list(kept), "y": share,
                  "marker": {"color": colour(role)}, "legendgroup": name, "offsetgroup": name,
-                 "hovertemplate": f"%{{y}} % of {name}<extra></extra>"}
-            )  # fmt: skip
-            for panel, field in enumerate(method.neutral, 2):
-                values = [[float(getattr(each[block], field)) for each in layers if block in each]
-                          for block in blocks]  # fmt: skip
-                data.append(_boxes(name, role, blocks, values) | {"yaxis": f"y{panel}"})
-        return {"data": data, "layout": layout}
+                 "hovertemplate": f"%{{y}} % of {name}<extra></extra>"},
+                _boxes(name, role, kept) | {"yaxis": "y2"},
+            ]  # fmt: skip
+        return drawn
+
+
+class LayerValues(_ByBlock):
+    """What pruning layers do where they stand."""
+
+    title = "The top tenth: what layers do"
+    caption = (
+        "Per block, the values of the pruning layers behind it, as boxes of quartiles (whiskers: "
+        "5 to 95 %): all trials in grey, the top tenth in blue."
+    )
+
+    def draw(self, found: Found) -> dict[str, Any]:
+        fields = list(_method(found).fields)
+        drawn = self.panels(found, [field.replace("_", " ") for field in fields])
+        for name, role, trials in _groups(found):
+            for panel, field in enumerate(fields, 1):
+                values: dict[int, list[float]] = {block: [] for block in _blocks(found)}
+                for trial in trials:
+                    for layer in trial.config.layers:
+                        values[layer.after_block].append(float(getattr(layer, field)))
+                own = {"yaxis": f"y{panel}" if panel > 1 else "y", "showlegend": panel == 1}
+                drawn["data"].append(_boxes(name, role, values) | own)
+        return drawn
 
 
 class Choices(Plot):
     """The design variants and scales of configurations as a whole."""
 
-    title = "The top tenth: choices of whole configurations"
+    title = "The top tenth: choices"
     caption = (
-        "How often each variant, and each quarter of the values of a threshold, occurs among all "
-        "trials and among the top tenth: where blue is longer than grey, it is worth having."
+        "How often each variant, and each quarter of a threshold's values, occurs: worth "
+        "having where the bar of the top tenth is the longer one."
     )
-    height = 620
 
     def lacks(self, found: Found) -> str | None:
         return _too_few(found) or (
@@ -85,7 +113,7 @@ class Choices(Plot):
     def draw(self, found: Found) -> dict[str, Any]:
         options = _options(found)[::-1]  # from below
         data = []
-        for (name, role), trials in zip(GROUPS, (found.standing, found.top), strict=True):
+        for name, role, trials in _groups(found):
             share = [100 * sum(each.holds(trial) for trial in trials) / len(trials)
                      for each in options]  # fmt: skip
             data.append(
@@ -98,7 +126,7 @@ class Choices(Plot):
             "data": data,
             "layout": {
                 "barmode": "group",
-                "height": max(self.height, 34 * len(options) + 120),
+                "height": max(self.height, 34 * len(options) + 90),
                 "xaxis": axis("share of trials, %"),
                 "yaxis": {"type": "multicategory"},
                 "legend": {"traceorder": "normal"},
@@ -136,22 +164,30 @@ def _options(found: Found) -> list[Option]:
     return out
 
 
-def _boxes(
-    name: str, role: str, blocks: Sequence[int], values: Sequence[Sequence[float]]
-) -> dict[str, Any]:
-    """Boxes of quartiles where there are values."""
-    there = [(block, each) for block, each in zip(blocks, values, strict=True) if each]
+def _boxes(name: str, role: str, values: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+    """Boxes of quartiles over blocks, where there are values."""
+    there = {block: each for block, each in values.items() if each}
     lines = {
-        part: [round(float(np.percentile(each, percent)), 4) for _, each in there]
+        part: [round(float(np.percentile(each, percent)), 4) for each in there.values()]
         for part, percent in (
             ("lowerfence", 5), ("q1", 25), ("median", 50), ("q3", 75), ("upperfence", 95),
         )
     }  # fmt: skip
     return {
-        "type": "box", "name": name, "x": [block for block, _ in there], **lines,
+        "type": "box", "name": name, "x": list(there), **lines,
         "line": {"color": colour(role), "width": 1.2}, "fillcolor": see_through(role, 0.35),
         "legendgroup": name, "showlegend": False, "hoverinfo": "y", "offsetgroup": name,
     }  # fmt: skip
+
+
+def _groups(found: Found) -> list[tuple[str, str, Sequence[StoredTrial]]]:
+    """What is compared: name, role and trials."""
+    return [("all trials", "trial", found.standing), ("top tenth", "best", found.top)]
+
+
+def _blocks(found: Found) -> range:
+    """The blocks that a pruning layer may follow."""
+    return range(1, int(found.contract["geometry"]["depth"]))
 
 
 def _method(found: Found) -> Method:

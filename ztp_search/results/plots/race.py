@@ -20,8 +20,8 @@ class Survival(Plot):
 
     title = "Survival from rung to rung"
     caption = (
-        "How many trials were evaluated on at least so many search images: from each rung racing "
-        "lets the best third go on, if they are not shown to be worse than the best."
+        "How many trials were evaluated on at least so many images: racing lets the best "
+        "go on from rung to rung."
     )
 
     def lacks(self, found: Found) -> str | None:
@@ -63,8 +63,8 @@ class Progress(Plot):
 
     title = "Progress over image evaluations"
     caption = (
-        "Which trial led after so many image evaluations, and what is known of its accuracy by "
-        "now, with the 95 % interval of its difference from the unpruned model."
+        "Which trial led after so many image evaluations, and what is known of it by now, "
+        "with the 95 % interval of its difference from the unpruned model."
     )
 
     def lacks(self, found: Found) -> str | None:

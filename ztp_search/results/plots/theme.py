@@ -46,7 +46,7 @@ def template(theme: str) -> dict[str, Any]:
         "gridcolor": shades["faint"], "linecolor": shades["faint"], "zeroline": False,
         "dividercolor": shades["faint"],
         "showline": True, "ticks": "outside", "tickcolor": shades["faint"], "automargin": True,
-        "title": {"standoff": 8},
+        "title": {"standoff": 8, "font": {"size": file["size"]}},
     }  # fmt: skip
     return {
         "layout": {
@@ -57,9 +57,9 @@ def template(theme: str) -> dict[str, Any]:
             "xaxis": axis,
             "yaxis": axis,
             "hoverlabel": {"bgcolor": shades["background"], "font": {"color": shades["text"]}},
-            "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left",
+            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container",
                        "yanchor": "bottom"},
             "title": {"x": 0, "xref": "paper", "xanchor": "left"},
-            "margin": {"l": 50, "r": 16, "t": 40, "b": 40},
+            "margin": {"l": 50, "r": 16, "t": 20, "b": 40},
         }
     }  # fmt: skip

@@ -20,8 +20,8 @@ class TokensPerBlock(Plot):
 
     title = "Tokens per block"
     caption = (
-        "How many tokens each block computes on: the best trials, the best of all in bold, "
-        "beside the hand-set schedules that cost as much."
+        "How many tokens each block computes on: the best trials, the best of all in "
+        "bold, and hand-set schedules of the same cost."
     )
 
     def lacks(self, found: Found) -> str | None:

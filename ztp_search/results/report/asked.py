@@ -30,9 +30,8 @@ def asked(of: Material) -> Section:
         ),
         Table("The search", ("", ""), _facts(contract, about), words=True),
     ]
-    if of.command is not None:
-        title = "The command; run again, it resumes the search"
-        blocks.append(Code("sh", of.command, title))
+    title = "The command, which resumes the search and adds what is missing"
+    blocks.append(Code("sh", of.command, title))
     return Section("asked", "Asked", "What was asked", blocks)
 
 
@@ -116,4 +115,6 @@ def _machine(of: Material) -> Sequence[tuple[str, str]]:
     speed = of.winner["evidence"].get("speed") if of.winner else None
     if not speed:
         return []
-    return [("machine", ", ".join(f"{key} {value}" for key, value in speed["machine"].items()))]
+    about = speed["machine"].items()
+    known = [f"{key.replace('_', ' ')} {value}" for key, value in about if value is not None]
+    return [("measured on", ", ".join(known))]

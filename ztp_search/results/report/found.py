@@ -15,13 +15,13 @@ from ztp_search.results.report.blocks import (
 from ztp_search.results.report.material import Material, differences, states
 from ztp_search.results.report.plot_tables import plot_tables
 from ztp_search.results.report.tables import (
+    blocks_of,
     budget_table,
     failure_table,
-    holdout_table,
-    layer_table,
-    sentence,
-    speed_table,
+    finalist_table,
+    winner_table,
 )
+from ztp_search.results.tables import sentence, speed_table
 
 PLACED = {"tokens": "found", "budgets": "budgets", "holdout": "sure"}
 """Where plots belong to; the others are in a section of their own."""
@@ -31,28 +31,22 @@ Z95 = 1.96
 def found(of: Material) -> Section:
     blocks: list[Block] = []
     if of.winner is not None:
-        blocks.append(layer_table(of.winner))
-        if of.confirmed is not None:
-            blocks.append(
-                Comparison(
-                    f"{sentence(of.trial)} on holdout images, differences in points with 95 % "
-                    "intervals", differences(of),
-                    note="An interval that lies to the right of 0 shows that the winner is better, "
-                    "one to the left that it is worse; one that holds 0 shows neither.",
-                )
-            )  # fmt: skip
+        blocks.append(winner_table(of.winner))
+    if of.confirmed is not None:
+        name = of.trial[:1].upper() + of.trial[1:]
+        blocks.append(
+            Comparison(
+                f"{name} on holdout images, differences in points with 95 % intervals",
+                differences(of),
+                note="An interval that lies to the right of 0 shows that the winner is better, one "
+                "to the left that it is worse; one that holds 0 shows neither.",
+            )
+        )
     if of.found.holdout is not None:
-        blocks.append(holdout_table(of.found.holdout))
+        blocks.append(finalist_table(of.found.holdout))
     speed = of.winner and of.winner["evidence"].get("speed")
     if speed:
-        table = speed_table(speed)
-        if table is not None:
-            blocks.append(table)
-        blocks += [
-            Words(f"Speed in {each['engine']} is not measured: {each['failed']}.")
-            for each in speed["measured"]
-            if "failed" in each
-        ]
+        blocks += blocks_of(speed_table(speed, of.trial))
     blocks += _drawings(of, "found")
     if len(of.found.budgets) > 1:
         blocks += _drawings(of, "budgets")
@@ -72,7 +66,7 @@ def sure(of: Material) -> Section:
             f"The winner was chosen on {of.found.contract['images']['count']:,} search images. "
             f"What is said of it above was measured on {holdout['images']:,} holdout images, "
             "which had no part in any choice.",
-            f"{sentence(holdout['winners_curse'])}. The best of many trials looks better than it "
+            f"{sentence(holdout['winners_curse'])} The best of many trials looks better than it "
             "is on the images that chose it.",
             *_precision(of),
             *_other_finalists(of),
@@ -112,12 +106,13 @@ def _precision(of: Material) -> list[str]:
     error = of.confirmed.get("standard_error")
     if error is None:
         return []
+    width = 100 * Z95 * error
+    text = f"The accuracy itself is known to about ±{width:.2f} points."
     least = min((each.high - each.low) / 2 for each in differences(of))
-    return [
-        f"The accuracy itself is known to about ±{100 * Z95 * error:.2f} points. Differences are "
-        f"known better, to ±{least:.2f} points at best, as all configurations see the same "
-        "images. More holdout images narrow both: four times as many halve them."
-    ]
+    if least < width:
+        text += f" Differences are known better, to ±{least:.2f} points at best, as all "
+        text += "configurations see the same images."
+    return [f"{text} More holdout images narrow this: four times as many halve it."]
 
 
 def _other_finalists(of: Material) -> list[str]:

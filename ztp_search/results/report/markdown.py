@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
+from ztp_search.results.markdown import escaped, fenced, inline, table, worded
 from ztp_search.results.report.blocks import (
     Attached,
     Block,
@@ -16,7 +16,6 @@ from ztp_search.results.report.blocks import (
     Words,
 )
 
-SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$])")
 ELSEWHERE = "Plots and pictures are in the HTML report: `ztp-search report -o report.html`."
 
 
@@ -39,12 +38,12 @@ def _block(of: Block) -> Iterator[str]:
         yield "\n".join(f"- {worded(each)}" for each in of.items)
     elif isinstance(of, Table):
         yield f"**{escaped(of.title)}**"
-        yield table(of.columns, of.rows, words=of.words)
+        yield _table(of.columns, of.rows, numbers=not of.words)
         if of.note:
             yield worded(of.note)
     elif isinstance(of, Comparison):
         yield f"**{escaped(of.title)}**"
-        yield table(
+        yield _table(
             ("against", "", "difference", ""),
             [(each.label, each.about, each.text, each.words) for each in of.intervals],
         )
@@ -59,36 +58,9 @@ def _block(of: Block) -> Iterator[str]:
         yield "</details>"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> str:
-    """A table; but for the first, columns are flush right unless their cells are words."""
-    rule = [":--", *([":--"] if words else ["--:"]) * (len(columns) - 1)]
-    lines = [[inline(each) for each in columns], rule]
-    lines += [[inline(each) for each in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escaped(text: str) -> str:
-    """Text that means itself at the beginning of a line."""
-    return re.sub(r"^(\d*)([#+.)-])", r"\1\\\2", inline(text))
-
-
-def inline(text: str) -> str:
-    """Text that means itself within a line."""
-    return SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", text))
-
-
-def worded(text: str) -> str:
-    """A paragraph; what stands between backticks is code."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:  # one of them stands alone
-        return escaped(text)
-    return escaped(parts[0]) + "".join(
-        f"`{part}`" if place % 2 else inline(part) for place, part in enumerate(parts[1:], 1)
-    )
-
-
-def fenced(text: str, language: str) -> str:
-    """A block of code that ends only where the text does."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True
+) -> str:
+    """A table of plain text."""
+    cells = [[inline(each) for each in row] for row in rows]
+    return table([inline(each) for each in columns], cells, numbers)

@@ -10,8 +10,10 @@ from typing import Any
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.results.plots import Found
 from ztp_search.results.report.blocks import Interval, Pictures
-from ztp_search.results.report.tables import gflops_text, interval, percent
+from ztp_search.results.report.tables import gflops_text, interval
+from ztp_search.results.resume import resume_command
 from ztp_search.results.search_result import SearchResult, search_result
+from ztp_search.results.tables import percent
 from ztp_search.study import StudyReader
 
 
@@ -19,15 +21,15 @@ from ztp_search.study import StudyReader
 class Material:
     """A study as it was read, and what else the report is made of.
 
+    command: that resumes the search.
     pictures: images before and after pruning; why there are none; "" where none were asked for.
-    command: that resumes the search; None where it is not known.
     plots: whether plots are wanted.
     """
 
     found: Found
     result: SearchResult
-    pictures: Pictures | str
-    command: str | None = None
+    command: str
+    pictures: Pictures | str = ""
     plots: bool = True
 
     @cached_property
@@ -37,9 +39,14 @@ class Material:
 
     @cached_property
     def confirmed(self) -> Mapping[str, Any] | None:
-        """The winner's record on holdout images."""
-        holdout = self.found.holdout
-        return None if holdout is None or self.winner is None else holdout["candidates"][0]
+        """The winner's record on holdout images; None before it was measured there.
+
+        A study that goes on may have a winner that is none of those that were.
+        """
+        if self.found.holdout is None or self.winner is None:
+            return None
+        first: Mapping[str, Any] = self.found.holdout["candidates"][0]
+        return first if first["trial"] == self.winner["provenance"]["trial"] else None
 
     @property
     def trial(self) -> str:
@@ -47,9 +54,11 @@ class Material:
         return f"trial {self.winner['provenance']['trial']}"
 
 
-def material(study: StudyReader, *, plots: bool = True, command: str | None = None) -> Material:
-    """Read a study for a report."""
-    return Material(Found.read(study), search_result(study), "", command, plots)
+def material(study: StudyReader, *, plots: bool = True) -> Material:
+    """Read a study for a report. plots: whether they are wanted."""
+    found = Found.read(study)
+    command = resume_command(found.study, found.storage, found.contract, found.attributes)
+    return Material(found, search_result(study), command, plots=plots)
 
 
 def differences(of: Material) -> list[Interval]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ztp_search.results.report.blocks import Interval, KeyFigure
 from ztp_search.results.report.material import Material, differences, states
-from ztp_search.results.report.tables import gflops_text, interval, percent, sentence
+from ztp_search.results.report.tables import gflops_text, interval
+from ztp_search.results.tables import percent, sentence
 
 SCORES = {
     "top1": "classifies {} % of {:,} {} images correctly",
@@ -24,7 +28,7 @@ def first_sentences(of: Material) -> tuple[str, str]:
     if of.confirmed is not None and of.found.holdout is not None:
         holdout = of.found.holdout
         what = _score(objective, of.confirmed[objective], holdout["images"], "holdout")
-        sure = f"{sentence(holdout['verdict'])}. {_beside_unpruned(of)}"
+        sure = f"{sentence(holdout['verdict'])} {_beside_unpruned(of)}"
         return f"At {where}, {of.trial} {what}.", sure
     search = of.winner["evidence"]["search"]
     what = _score(objective, search[objective], search["images"], "search")
@@ -68,23 +72,38 @@ def _in_points(of: Interval) -> str:
 def key_figures(of: Material) -> list[KeyFigure]:
     if of.winner is None:
         return []
-    gflops, objective = of.winner["gflops"], of.found.objective
-    out = [
-        KeyFigure(
-            "GFLOPs per image", gflops_text(gflops["total"]),
-            f"{100 * gflops['total'] / gflops['unpruned']:.3g} % of "
-            f"{gflops_text(gflops['unpruned'])}",
-        )
-    ]  # fmt: skip
+    gflops = of.winner["gflops"]
+    share = 100 * gflops["total"] / gflops["unpruned"]
+    detail = f"{share:.3g} % of {gflops_text(gflops['unpruned'])}"
+    cost = KeyFigure("GFLOPs per image", gflops_text(gflops["total"]), detail)
+    return [cost, *_accuracy(of), *_speed(of.winner["evidence"].get("speed", {}))]
+
+
+def _accuracy(of: Material) -> list[KeyFigure]:
+    objective = of.found.objective
     if of.confirmed is None or of.found.holdout is None:
+        assert of.winner is not None
         search = of.winner["evidence"]["search"]
         detail = f"{search['images']:,} search images, which chose it"
-        return [*out, KeyFigure(objective, f"{percent(search[objective])} %", detail)]
+        return [KeyFigure(objective, f"{percent(search[objective])} %", detail)]
     images = f"{of.found.holdout['images']:,} holdout images"
-    out.append(KeyFigure(objective, f"{percent(of.confirmed[objective])} %", images))
-    for each in differences(of):
-        out.append(
+    return [
+        KeyFigure(objective, f"{percent(of.confirmed[objective])} %", images),
+        *(
             KeyFigure(f"against {each.label}", f"{each.value:+.2f} points",
                       f"95 % interval {each.low:+.2f} to {each.high:+.2f}", each.verdict)
-        )  # fmt: skip
-    return out
+            for each in differences(of)
+        ),
+    ]  # fmt: skip
+
+
+def _speed(speed: Mapping[str, Any]) -> list[KeyFigure]:
+    """How many times as fast it is in the first engine: in large batches, and in small ones."""
+    measured = [each for each in speed.get("measured", ()) if "failed" not in each]
+    rows = [each for each in measured if each["engine"] == measured[0]["engine"]]
+    if not rows:
+        return []
+    *others, largest = sorted(rows, key=lambda each: int(each["batch_size"]))
+    details = [f"{largest['engine']}, {largest['batch_size']} images per pass"]
+    details += [f"{each['speedup']:.2f} × with {each['batch_size']}" for each in others]
+    return [KeyFigure("measured speed", f"{largest['speedup']:.2f} ×", "; ".join(details))]

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ztp_search.results.inches import Box, Sheet
 from ztp_search.results.report.blocks import Cell, Pictures, Row
-from ztp_search.results.report.tables import percent
+from ztp_search.results.tables import percent
 from ztp_search.results.token_cells import DOTS_PER_INCH, CellPainter
 from ztp_search.results.token_figure import LEAST_CELL, LEAST_PATCH
 from ztp_search.results.token_legend import ENTRIES, SHARED, legend_entries

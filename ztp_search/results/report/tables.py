@@ -1,135 +1,68 @@
-"""The tables of a report, from the documents that `--json` prints."""
+"""The tables of a report: those of `results.tables`, as the terminal shows them, and a few more."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ztp_search.pruning.methods import DEFAULT_METHOD, METHODS
-from ztp_search.pruning.schedules import BASELINES
-from ztp_search.results.report.blocks import Interval, Table
+import rich.table
+from rich.console import Group, RenderableType
+
+from ztp_search.results.report.blocks import Block, Interval, Table, Words
+from ztp_search.results.tables import front_table, holdout_table, layer_table, sentence
 from ztp_search.study import StoredTrial
 
 REASONS = 5
 """So many different failures are shown, the most frequent first."""
 
 
-def layer_table(file: Mapping[str, Any]) -> Table:
-    """The pruning layers of a configuration file, as a document."""
-    config, tokens = file["config"], file["tokens"]
-    method = METHODS[config.get("method", DEFAULT_METHOD)]
-    rows = []
-    for layer in config["layers"]:
-        block = layer["after_block"]
-        change = f"{tokens[block - 1]} → {tokens[block]}"
-        rows.append((str(block), *method.cells(layer), change))
-    return Table(
-        "Pruning layers of the winner",
-        ("after block", *method.columns, "tokens"),
-        rows,
-        note=f"For all layers: {method.heading(config)}.",
-    )
+def blocks_of(shown: RenderableType) -> list[Block]:
+    """Tables and lines as blocks.
 
-
-def holdout_table(holdout: Mapping[str, Any]) -> Table:
-    """References and finalists on holdout images."""
-    objective = holdout["objective"]
-    baselines = {name: holdout[name] for name in BASELINES if holdout.get(name)}
-    finalists = holdout["candidates"]
-    signal = any("total_variation" in each for each in finalists)
-    columns = ["", "GFLOPs", *["TV"] * signal, "search", "holdout"]
-    columns += ["− unpruned", *(f"− {BASELINES[name].label}" for name in baselines)]
-
-    def row(name: str, record: Mapping[str, Any]) -> list[str]:
-        search = record.get(f"search_{objective}")
-        variation = record.get("total_variation")
-        return [
-            name,
-            gflops_text(record["gflops"]["total"]) if "gflops" in record else "",
-            *([f"{variation:.4f}" if variation is not None else ""] if signal else []),
-            "" if search is None else percent(search),
-            percent(record[objective]),
-            *(difference(record, against) for against in ("unpruned", *baselines)),
-        ]
-
-    rows = [row("unpruned", holdout["unpruned"])]
-    rows += [row(f"{BASELINES[name].label} schedule", each) for name, each in baselines.items()]
-    rows += [row(finalist_name(each), each) for each in finalists]
-    return Table(
-        f"{objective} in % on {holdout['images']:,} holdout images, which chose nothing", columns,
-        rows, note=_holdout_note(baselines, signal),
-    )  # fmt: skip
-
-
-def _holdout_note(baselines: Mapping[str, Mapping[str, Any]], signal: bool) -> str:
-    about = [
-        f"{BASELINES[name].label} schedule: {BASELINES[name].about.format(shape=record['shape'])}"
-        for name, record in baselines.items()
-    ]
-    if signal:
-        about.append(
-            "TV: mean total variation from the unpruned model's output on the search images, by "
-            "which and by the accuracy on them trials are ranked"
+    Of a table's title what stands before the first semicolon is its title here, and what follows
+    its note.
+    """
+    if isinstance(shown, Group):
+        return [block for part in shown.renderables for block in blocks_of(part)]
+    if not isinstance(shown, rich.table.Table):
+        return [Words(f"{shown}.")]
+    title, *notes = str(shown.title or "").split("; ")
+    columns = [[_line(cell) for cell in column.cells] for column in shown.columns]
+    return [
+        Table(
+            title,
+            [_line(column.header) for column in shown.columns],
+            list(zip(*columns, strict=True)),
+            note=" ".join(sentence(each) for each in notes),
         )
-    note = "Differences in points, with 95 % intervals: all are measured on the same images. "
-    note += "The finalists are in the order in which the search images rank them; the first is "
-    note += "the winner."
-    return f"{note} {'. '.join(sentence(each) for each in about)}." if about else note
+    ]
+
+
+def winner_table(file: Mapping[str, Any]) -> Table:
+    """The pruning layers of the winner's configuration file, as a document."""
+    (table,) = blocks_of(layer_table(file))
+    assert isinstance(table, Table)
+    return dataclasses.replace(table, title="Pruning layers of the winner", note=f"{table.title}.")
+
+
+def finalist_table(holdout: Mapping[str, Any]) -> Table:
+    """The comparison on holdout images."""
+    (table,) = blocks_of(holdout_table(holdout))
+    assert isinstance(table, Table)
+    order = "Finalists are in the order in which the search images rank them, the winner first."
+    return dataclasses.replace(table, note=f"{table.note} {order}")
 
 
 def budget_table(points: Sequence[Mapping[str, Any]], objective: str, study: str) -> Table:
     """The winners of all budgets of a search, side by side."""
-    baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in points)]
-    first = points[0]
-    rows = []
-    for each in points:
-        rows.append(
-            [
-                each["study"] + (" (this one)" if each["study"] == study else ""),
-                str(each["trial"]), gflops_text(each["gflops"]), percent(each["search_accuracy"]),
-                percent(each["accuracy"]) + ("*" if each["on_front"] else ""),
-                difference(each, "unpruned"), *(difference(each, name) for name in baselines),
-            ]
-        )  # fmt: skip
-    columns = ("study", "trial", "GFLOPs", "search", first["image_set"], "− unpruned")
-    return Table(
-        f"Winner of each budget, {objective} in % on {first['images']:,} {first['image_set']} "
-        "images",
-        (*columns, *(f"− {BASELINES[name].label}" for name in baselines)),
-        rows,
-        note="*: no winner of fewer GFLOPs is as accurate. Differences in points, with 95 % "
-        f"intervals. The unpruned model: {percent(first['unpruned_accuracy'])} % at "
-        f"{gflops_text(first['unpruned_gflops'])} GFLOPs.",
-    )
-
-
-def speed_table(speed: Mapping[str, Any]) -> Table | None:
-    """What was measured of the winner's speed; None where nothing was."""
-    rows = []
-    for each in speed.get("measured", []):
-        if "failed" in each:
-            continue
-        low, high = each["speedup_quartiles"]
-        times = [
-            f"{each[which]['milliseconds']:.3g} ms" if each["batch_size"] == 1
-            else f"{each[which]['images_per_second']:,.4g} images/s"
-            for which in ("unpruned", "pruned")
-        ]  # fmt: skip
-        rows.append((each["engine"], each["precision"], str(each["batch_size"]), *times,
-                     f"{each['speedup']:.2f} [{low:.2f}, {high:.2f}]"))  # fmt: skip
-    if not rows:
-        return None
-    machine = speed["machine"]
-    where = machine["gpu"] if speed["device"] == "cuda" else machine["processor"]
-    return Table(
-        f"Measured speed on {where}",
-        ("engine", "precision", "images per pass", "unpruned", "winner", "times as fast"),
-        rows,
-        note=f"Medians, with quartiles of the ratio; {speed['threads']} threads. By GFLOPs alone "
-        f"it would be {speed['promised_speedup']:.2f} times as fast.",
-    )
+    (table,) = blocks_of(front_table(objective, points))
+    assert isinstance(table, Table)
+    names = [each["study"] + " (this one)" * (each["study"] == study) for each in points]
+    columns = ["study", "winner", *table.columns[1:]]
+    rows = [(name, *row) for name, row in zip([*names, ""], table.rows, strict=True)]
+    return dataclasses.replace(table, columns=columns, rows=rows)
 
 
 def failure_table(trials: Iterable[StoredTrial]) -> Table | None:
@@ -156,30 +89,11 @@ def interval(record: Mapping[str, Any], other: str, label: str, about: str = "")
     return Interval(label, 100 * record[f"minus_{other}"], 100 * low, 100 * high, about)
 
 
-def difference(record: Mapping[str, Any], other: str) -> str:
-    """The same as text; empty where there is none."""
-    return interval(record, other, "").text if f"minus_{other}" in record else ""
-
-
-def finalist_name(finalist: Mapping[str, Any]) -> str:
-    """`trial 629`, and where it comes from if that was known beforehand."""
-    name = f"trial {finalist['trial']}"
-    if "hand_set" in finalist:
-        return f"{name} ({BASELINES[finalist['hand_set'].split(' ')[0]].label} schedule)"
-    if "enqueued" in finalist:
-        return f"{name} ({Path(finalist['enqueued']).name})"
-    return name
-
-
 def gflops_text(gflops: float) -> str:
     """To four digits, zeros too: 0.05300."""
     return f"{gflops:#.4g}".rstrip(".")
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def sentence(text: str) -> str:
-    """With a capital at its beginning."""
-    return f"{text[:1].upper()}{text[1:]}"
+def _line(cell: RenderableType) -> str:
+    """A cell in one line."""
+    return " ".join(str(cell).split())
