@@ -78,7 +78,8 @@ def test_its_plots_are_there(out: Path, page: str, study: str, width: int) -> No
         assert all(text.startswith(title) for text, title in zip(titles, expected, strict=True))
         drawn = seen.page.eval_on_selector_all(
             "[id^='user-defined-plot:']",
-            "all => all.map(each => each.querySelectorAll('.plot path, .points path').length)",
+            "all => all.map(each => each.querySelectorAll("
+            "'path.js-line, .points path, path.box').length)",
         )
         assert all(drawn)
         assert seen.errors == []

@@ -101,5 +101,5 @@ class TrialArtifacts:
     def write(self, artifact_id: str, content_body: Any) -> NoReturn:
         raise StudyError("artifacts are made of the study, and none is taken")
 
-    def remove(self, artifact_id: str) -> NoReturn:
-        raise StudyError("artifacts are made of the study, and none can be removed")
+    def remove(self, artifact_id: str) -> None:
+        """Nothing is stored, so nothing is left of a study that is deleted."""
