@@ -78,6 +78,10 @@ class DashboardStorage(BaseStorage):
         self._open: dict[int, _Open] = {}
         self._lock = threading.RLock()
 
+    def close(self) -> None:
+        """Disconnect."""
+        self._database.close()
+
     # ---- what is shown of studies of ours ----------------------------------------------------
 
     def reader(self, study_id: int) -> StudyReader | None:
