@@ -154,8 +154,17 @@ def test_layers_are_counted_and_measured_where_they_stand(out: Path, found: Foun
     bar = next(each for each in figure.data if each.type == "bar" and each.name == "all trials")
     assert bar.y[2] == round(100 * sum(map(len, there)) / len(trials), 1)
     kept = next(each for each in figure.data if each.type == "box" and each.name == "all trials")
-    middle = float(np.median([x.retention for each in there for x in each]))
+    shares = [
+        100 * (t.attrs["tokens"][3] - 1) / (t.attrs["tokens"][2] - 1)  # but for the class token
+        for t, layers in zip(trials, there, strict=True) if layers
+    ]  # fmt: skip
+    middle = float(np.median(shares))
     assert kept.median[list(kept.x).index(3)] == pytest.approx(middle, abs=1e-4)
+    values = PLOTS["layer_values"].figure(found)
+    assert values is not None
+    steps = next(each for each in values.data if each.yaxis == "y2" and each.name == "all trials")
+    iterations = [float(x.wpr_iterations) for each in there for x in each]
+    assert steps.q3[list(steps.x).index(3)] == pytest.approx(float(np.percentile(iterations, 75)))
 
 
 def test_choices_add_up_to_all_trials(found: Found) -> None:

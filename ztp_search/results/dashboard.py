@@ -12,7 +12,7 @@ import wsgiref.simple_server
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ztp_search.errors import ZtpError
+from ztp_search.errors import StudyError, ZtpError
 from ztp_search.results.artifacts import TrialArtifacts, artifacts_of
 from ztp_search.results.dashboard_api import (
     WSGI,
@@ -44,7 +44,8 @@ def serve(
     """Serve until interrupted. Raises ZtpError without optuna-dashboard or where the port is taken.
 
     storage: URL. host: address to listen on; anything but loopback is open to the network.
-    study: the one whose page is announced (None: the list of all). Raises StudyError without it.
+    study: the one whose note is announced (None: the one that was searched last, or the list of
+    all where there is none of ours). Raises StudyError without it.
     """
     try:
         import optuna_dashboard  # noqa: F401
@@ -53,12 +54,8 @@ def serve(
             "the dashboard needs optuna-dashboard; install it with: pip install "
             "'ztp-search[dashboard]'"
         ) from None
-    page = ""
-    number = None
-    if study is not None:
-        with StudyReader.open(storage, study) as stored:
-            number = stored.id
-            page = f"dashboard/studies/{number}/note"
+    number = _number(storage, study)
+    page = "" if number is None else f"dashboard/studies/{number}/note"
     application = dashboard(storage, allow_edit=allow_edit, study=number)
     try:
         server = wsgiref.simple_server.make_server(
@@ -76,6 +73,17 @@ def serve(
             server.serve_forever()
         except KeyboardInterrupt:
             print("dashboard ended", file=sys.stderr)
+
+
+def _number(storage: str, study: str | None) -> int | None:
+    """Optuna's number of a study; None where none is asked for and there is none of ours."""
+    try:
+        with StudyReader.open(storage, study) as stored:
+            return stored.id
+    except StudyError:
+        if study is not None:
+            raise
+        return None
 
 
 def dashboard(storage: str, *, allow_edit: bool = False, study: int | None = None) -> WSGI:

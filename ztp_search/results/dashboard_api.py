@@ -53,10 +53,10 @@ class StudyDocuments:
             notes = notes_by_row(study.system_attrs)
             texts = [self._text(study_id, trial, notes.get(trial._trial_id, {}))
                      for trial in trials[after:]]  # fmt: skip
-        head = json.dumps(self._head(study, trials)).encode()
-        before, found, behind = head.partition(b'"trials": [')
+        head = _compact(self._head(study, trials))
+        before, found, behind = head.partition(b'"trials":[')
         assert found  # the first one: inside a string its quotes would be escaped
-        return before + found + b", ".join(texts) + behind
+        return before + found + b",".join(texts) + behind
 
     def _head(self, study: Any, trials: Sequence[Any]) -> dict[str, Any]:
         """The document without trials."""
@@ -81,7 +81,7 @@ class StudyDocuments:
         if key == shown and trial.state.is_finished():
             return text
         serialized = self._serializer.serialize_frozen_trial(study_id, trial, note)
-        text = json.dumps(serialized).encode()
+        text = _compact(serialized)
         self._texts[trial._trial_id] = shown, text
         return text
 
@@ -106,3 +106,7 @@ def study_asked_for(environ: Mapping[str, Any]) -> int | None:
     """The number of the study whose document is asked for; None where something else is."""
     match = re.fullmatch(r"/api/studies/(\d{1,9})/?", environ.get("PATH_INFO", ""))
     return int(match[1]) if match and environ["REQUEST_METHOD"] == "GET" else None
+
+
+def _compact(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -36,10 +36,10 @@ from ztp_search.study.showing import (
 )
 
 USER = models.StudyUserAttributeModel.__table__
-DRAWN = 1_000
+DRAWN = 500
 """Trials of a study of ours that are drawn in the dashboard's own plots: those that came furthest.
 Browsers take seconds for more, and estimates on a few images are stripes of noise."""
-LINES = 50
+LINES = 20
 """Trials whose values at the rungs are drawn, a line each."""
 
 
@@ -77,6 +77,10 @@ class DashboardStorage(BaseStorage):
         self._whole = whole
         self._open: dict[int, _Open] = {}
         self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._database.close()
 
     # ---- what is shown of studies of ours ----------------------------------------------------
 

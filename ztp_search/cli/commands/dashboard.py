@@ -20,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
         help="port to listen on (default %(default)s)")
     add("--allow-edit", action="store_true", default=False,
         help="let visitors change and delete studies (default: read-only)")
-    add_storage(parser, "whose page to announce (default: the list of all)")
+    add_storage(parser, "that it opens with (default: the one that was searched last)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from ztp_search.study.trial import rank
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-DOTS = 1_000
+DOTS = 500
 """Trials that a plot draws beside the complete ones: more make a page slow and hide each other."""
 TOP = 10
 """Of the evaluated trials one in so many is among the top ones, and at least so many are."""
