@@ -84,7 +84,7 @@ def test_allow_edit_lets_changes_through(finished: Finished, tmp_path: Path) -> 
     shutil.copy(finished.out / "studies.db", tmp_path)
     with served(tmp_path, "--allow-edit") as base:
         (study,) = studies_of(base)
-        assert status_of(base, f"/api/studies/{study['study_id']}", "DELETE") == 204
+        assert status_of(base, f"/api/studies/{study['study_id']}", "DELETE") == 200
         assert studies_of(base) == []
     assert optuna.get_all_study_names(url_of(tmp_path)) == []
     assert optuna.get_all_study_names(url_of(finished.out)) == ["s"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from helpers.browsing import WIDTHS, browser, needs_browser
+from helpers.browsing import WIDTHS, Browser, browser, needs_browser
 from helpers.made_up import made_up_search
 from helpers.running import process, ranked, stored, url_of
 
@@ -43,6 +43,15 @@ def shown_plots(out: Path, study: str) -> list[str]:
     with StudyReader.open(url_of(out), study) as reader:
         found = Found.read(reader)
     return [plot.title for plot in PLOTS.values() if plot.lacks(found) is None]
+
+
+def write_note(seen: Browser, text: str) -> None:
+    """As a visitor does, on the page of a note; until it is answered."""
+    seen.page.locator("main button", has=seen.page.locator("svg")).first.click()
+    seen.page.locator("textarea").first.fill(text)
+    with seen.page.expect_response(lambda answer: answer.url.endswith("/note")):
+        seen.page.get_by_role("button", name="Save").click()
+    seen.page.wait_for_load_state("networkidle")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -133,10 +142,7 @@ def test_a_write_from_the_page_is_refused_and_changes_nothing(out: Path, page: s
             status, reason = seen.page.evaluate(write, [base + path, method, json.dumps(body)])
             assert status == 403 and "read-only" in reason
         # and by the dashboard's own means
-        seen.page.locator("main button", has=seen.page.locator("svg")).first.click()
-        seen.page.locator("textarea").first.fill("written by a visitor")
-        seen.page.get_by_role("button", name="Save").click()
-        seen.page.wait_for_load_state("networkidle")
+        write_note(seen, "written by a visitor")
         assert f"403 {base}/api/studies/{number}/note" in seen.errors
     with sqlite3.connect(out / "studies.db") as database:
         assert list(database.iterdump()) == before
@@ -151,10 +157,8 @@ def test_a_note_that_is_written_where_that_is_allowed_stays(out: Path, tmp_path:
         address = next(word for word in line.split() if word.startswith("http://"))
         with browser(1280) as seen:
             seen.open(address)
-            seen.page.locator("main button", has=seen.page.locator("svg")).first.click()
-            seen.page.locator("textarea").first.fill("# Written by a visitor")
-            seen.page.get_by_role("button", name="Save").click()
-            seen.page.wait_for_load_state("networkidle")
+            write_note(seen, "# Written by a visitor")
+            seen.page.get_by_role("heading", name="Written by a visitor").wait_for()
             seen.open(address)
             seen.page.get_by_role("heading", name="Written by a visitor").wait_for()
             assert seen.errors == []
