@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import torch
+import ztp_search.evaluation.machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CACHE = Path(__file__).resolve().parent / ".cache"
@@ -19,19 +19,10 @@ CACHE = Path(__file__).resolve().parent / ".cache"
 
 def machine() -> dict[str, Any]:
     """Processor, cores and versions."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [ln for ln in cpuinfo.read_text().splitlines() if ln.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "gpu": gpu,
+        **ztp_search.evaluation.machine.machine(),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("torch", "timm", "ray", "optuna")},
+        **{name: importlib.metadata.version(name) for name in ("ray", "optuna")},
     }
 
 

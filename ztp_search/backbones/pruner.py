@@ -147,21 +147,24 @@ class AttachedLayer:
             tokens: all of them, (B, N, D).
             kept: which are kept, and which go into them.
         """
-        sizes = self.pruner.sizes
-        if sizes is None:
-            sizes = torch.ones(tokens.shape[:2], device=tokens.device)
-        kept_sizes = sizes.gather(1, kept.layer)
+        kept_sizes = self._sizes(kept.layer)
         if kept.merged is not None:
             x, kept_sizes = merge_tokens(
                 x,
                 kept_sizes,
                 take_tokens(tokens, kept.merged.tokens),
-                sizes.gather(1, kept.merged.tokens),
+                self._sizes(kept.merged.tokens),
                 kept.merged.into,
             )
         if self.method.tracks_sizes(self.config):
             self.pruner.sizes = kept_sizes
         return x
+
+    def _sizes(self, positions: Tensor) -> Tensor:
+        """How many patches the tokens at these positions, (B, K), stand for: (B or 1, K)."""
+        if self.pruner.sizes is None:
+            return torch.ones(1, positions.shape[1], device=positions.device)
+        return self.pruner.sizes.gather(1, positions)
 
     def _reduce(self, observation: BlockObservation) -> Kept:
         """Ask the method which tokens to keep."""

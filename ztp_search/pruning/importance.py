@@ -44,9 +44,9 @@ def wpr(
             ]
         )
     attention = attention.to(torch.promote_types(attention.dtype, torch.float32))
-    if alive is None:
-        start = attention.new_ones(images, n)
-        left = attention.new_full((images,), float(n))
+    if alive is None:  # the same for all images: an exported program has it as a constant
+        start = attention.new_ones(1, n)
+        left = attention.new_full((1,), float(n))
     else:
         start = alive.to(attention.dtype)
         left = start.sum(-1)
@@ -59,7 +59,11 @@ def wpr(
             scores = scores @ attention
     else:
         mask = alive[:, None, None, :].to(attention.dtype)  # (B, 1, 1, N)
-        row_sums = (attention * mask).sum(-1)[:, :, None, :]  # (B, H, 1, N)
+        if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+            # Without a copy of A: faster in ONNX Runtime, but it rounds in another order.
+            row_sums = (attention @ mask.transpose(2, 3)).transpose(2, 3)  # (B, H, 1, N)
+        else:
+            row_sums = (attention * mask).sum(-1)[:, :, None, :]
         weights = mask / row_sums.clamp_min(torch.finfo(attention.dtype).tiny)
         for _ in range(iterations):
             scores = (scores * weights) @ attention
@@ -70,7 +74,7 @@ def wpr(
 
 
 def head_variance(
-    scores: Float[Tensor, "B H N"], patch_alive: Bool[Tensor, "B N"]
+    scores: Float[Tensor, "B H N"], patch_alive: Bool[Tensor, "#B N"]
 ) -> Float[Tensor, "B H"]:
     """Variance of each head's scores over the patch tokens, these scaled to mean 1.
 

@@ -33,18 +33,16 @@ def take_tokens(
 ) -> Float[Tensor, "B K F"]:
     """The tokens at these positions, image by image (whole rows: faster than gather)."""
     images, n, width = x.shape
-    if torch.compiler.is_exporting():  # the number of images stays free
-        return x.gather(1, positions[..., None].expand(-1, -1, width))
-    first = torch.arange(0, images * n, n, device=x.device)[:, None]
+    first = torch.arange(images, device=x.device)[:, None] * n  # times n: exports know no such step
     rows = x.reshape(images * n, width).index_select(0, (positions + first).flatten())
     return rows.view(images, -1, width)
 
 
 def merge_tokens(
     kept: Float[Tensor, "B K D"],
-    kept_sizes: Float[Tensor, "B K"],
+    kept_sizes: Float[Tensor, "#B K"],
     merged: Float[Tensor, "B M D"],
-    merged_sizes: Float[Tensor, "B M"],
+    merged_sizes: Float[Tensor, "#B M"],
     into: Int[Tensor, "B M"],
 ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K"]]:
     """Means of the kept tokens with what was merged into them, weighted by sizes; the new sizes.

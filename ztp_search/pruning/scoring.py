@@ -51,23 +51,27 @@ def partition(
     return order[:, n - a_size :], order[:, : n - a_size]
 
 
-def descending(values: Float[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+def descending(values: Float[Tensor, "B N"], first: int | None = None) -> Int[Tensor, "B K"]:
     """Positions from the greatest value to the least; of equal ones the lower comes first.
 
     Exported programs know no stable sort: in them equal values come as the runtime likes.
+
+    Args:
+        values: what is sorted.
+        first: how many positions are wanted; None: all.
     """
     if torch.compiler.is_exporting():
-        return values.topk(values.shape[-1], dim=-1).indices
-    return values.argsort(dim=-1, descending=True, stable=True)
+        return values.topk(values.shape[-1] if first is None else first, dim=-1).indices
+    return values.argsort(dim=-1, descending=True, stable=True)[:, :first]
 
 
-def alive_first(alive: Bool[Tensor, "B N"]) -> Int[Tensor, "B N"]:
-    """Ascending positions of the tokens that are alive, then those of the others."""
+def alive_positions(alive: Bool[Tensor, "B N"], count: int) -> Int[Tensor, "B K"]:
+    """Ascending positions of the tokens that are alive, as many as there are in each image."""
     if torch.compiler.is_exporting():  # none are equal, so that any sort will do
         n = alive.shape[-1]
         later = torch.arange(n, device=alive.device) / (2 * n)
-        return descending(alive.to(torch.float32) - later)
-    return alive.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+        return descending(alive.to(torch.float32) - later, count)
+    return alive.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :count]
 
 
 @lru_cache(maxsize=1024)
@@ -84,9 +88,7 @@ def best_match(
     Greater is more alike.
     """
     if metric == "cosine":
-        a = torch.nn.functional.normalize(a, dim=-1)
-        b = torch.nn.functional.normalize(b, dim=-1)
-        similarity, match = (a @ b.transpose(1, 2)).max(-1)
+        similarity, match = (_directions(a) @ _directions(b).transpose(1, 2)).max(-1)
         return similarity, match
     if metric == "euclidean":
         squares = b.square().sum(-1)[:, None, :] - 2.0 * (a @ b.transpose(1, 2))
@@ -98,6 +100,12 @@ def best_match(
         distance = torch.cdist(a, b, p=1.0)
     least, match = distance.min(-1)
     return -least, match
+
+
+def _directions(x: Float[Tensor, "B N F"]) -> Float[Tensor, "B N F"]:
+    """Each row over its length: `normalize`, without its copies of lengths in exported programs."""
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / lengths.clamp_min(1e-12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +191,9 @@ class _Graph:
         self.prefix = prefix_tokens
         self.class_token = class_token and config.variant == "zero-tprune"
         self.alive: Tensor | None = None  # (B, N), None while nothing is pruned
-        self._order: Tensor | None = None  # (B, N), the alive tokens first
-        self.patches = torch.ones(self.images, self.tokens, dtype=torch.bool, device=self.device)
-        self.patches[:, :prefix_tokens] = False  # (B, N), patch tokens that are alive
+        self._positions: Tensor | None = None  # (B, alive tokens), once they are asked for
+        self._places = torch.arange(self.tokens, device=self.device)[None]  # (1, N)
+        self.patches = self._places >= prefix_tokens  # (B, N), patch tokens alive; (1, N) at first
         self.fallback = torch.zeros(self.images, dtype=torch.bool, device=self.device)
         self.moves: list[tuple[Tensor, Tensor]] = []  # by stage: tokens and their matches, (B, M)
         self.scores: Tensor | None = None  # (B, N), the importances that were computed last
@@ -211,9 +219,13 @@ class _Graph:
 
     def similarity_stage(self, importance: Tensor, ranked: int, s_tokens: int) -> None:
         """Prune the s_tokens of the less important half that have the closest match."""
-        positions = self.positions(ranked)[:, self.prefix :]  # (B, ranked)
-        a, b = partition(importance.gather(1, positions - self.prefix), self.config.partition)
-        pruned, matches = self._closest(positions.gather(1, a), positions.gather(1, b), s_tokens)
+        if self.alive is None:  # (B, ranked), as they are
+            a, b = (half + self.prefix for half in partition(importance, self.config.partition))
+        else:
+            positions = self.positions(ranked)[:, self.prefix :]  # (B, ranked)
+            ranks = importance.gather(1, positions - self.prefix)
+            a, b = (positions.gather(1, half) for half in partition(ranks, self.config.partition))
+        pruned, matches = self._closest(a, b, s_tokens)
         if self.config.similar == "merge":
             self.moves.append((pruned, matches))
         self._prune(pruned)
@@ -238,7 +250,7 @@ class _Graph:
         tokens = torch.cat([pruned for pruned, _ in self.moves], dim=1)  # (B, M)
         ends = torch.cat([matches for _, matches in self.moves], dim=1)
         if len(self.moves) == 2:  # what a token has taken in goes along with it
-            place = torch.arange(self.tokens, device=self.device).repeat(self.images, 1)
+            place = self._places.expand(self.images, -1)
             ends = place.scatter(1, *self.moves[1]).gather(1, ends)
         order = self.alive.to(torch.int64).cumsum(1) - 1  # (B, N): its place among those kept
         return Merged(tokens, order.masked_fill(~self.alive, -1).gather(1, ends))
@@ -246,10 +258,10 @@ class _Graph:
     def positions(self, patches: int) -> Tensor:
         """Ascending positions of the alive tokens, (B, prefix + patches)."""
         if self.alive is None:
-            return torch.arange(self.tokens, device=self.device).expand(self.images, -1)
-        if self._order is None:
-            self._order = alive_first(self.alive)
-        return self._order[:, : self.prefix + patches]
+            return self._places.expand(self.images, -1)
+        if self._positions is None:
+            self._positions = alive_positions(self.alive, self.prefix + patches)
+        return self._positions
 
     def _closest(self, a: Tensor, b: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The `count` tokens of A with the closest match in B, and their matches, (B, count)."""
@@ -259,11 +271,11 @@ class _Graph:
             take_tokens(self.features, a).to(dtype), take_tokens(self.features, b).to(dtype),
             self.config.metric,
         )  # fmt: skip
-        closest = descending(similarity)[:, :count]
+        closest = descending(similarity, count)
         return a.gather(1, closest), b.gather(1, match.gather(1, closest))
 
     def _prune(self, tokens: Tensor) -> None:
-        self.patches = self.patches.scatter(1, tokens, torch.zeros_like(tokens, dtype=torch.bool))
-        self.alive = self.patches.clone()
-        self.alive[:, : self.prefix] = True
-        self._order = None
+        patches = self.patches.expand(self.images, -1)
+        self.patches = patches.scatter(1, tokens, torch.zeros_like(tokens, dtype=torch.bool))
+        self.alive = self.patches | (self._places < self.prefix)
+        self._positions = None
