@@ -65,7 +65,8 @@ def main() -> None:
             fill(folder, args.trials, args.images)
         ours = [sys.executable, "-m", "ztp_search", "dashboard", "--out", str(folder),
                 "--study", STUDY, "--port", "0"]  # fmt: skip
-        result: dict[str, Any] = {"arguments": vars(args)}
+        stated = {name: value for name, value in vars(args).items() if name != "folder"}
+        result: dict[str, Any] = {"arguments": stated}
         with serving(ours) as (address, seconds):
             result["seconds_until_it_listens"] = seconds
             for name, page in {"note": address, "plots": address.removesuffix("/note")}.items():
