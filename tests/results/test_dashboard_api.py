@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from helpers.made_up import made_up_search
 from helpers.running import url_of
 
-from ztp_search.results import dashboard_api, live
+from ztp_search.results import dashboard_api, live, showing
 from ztp_search.results.artifacts import TrialArtifacts, artifacts_of
 from ztp_search.results.dashboard import dashboard
 from ztp_search.results.dashboard_api import StudyDocuments
@@ -161,6 +162,17 @@ def test_nothing_is_drawn_again_that_was_saved_and_is_still_true(
         before = study._database.optuna.get_study_system_attrs(study.id)
         save_shown(study)
         assert study._database.optuna.get_study_system_attrs(study.id) == before
+
+
+def test_without_plotly_there_are_notes_and_no_plots(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with StudyReader.open(url_of(out), "digits-50%-seed0") as study:
+        found = showing.shown(study)
+    assert found.note.startswith("# Study digits-50%-seed0") and found.trial_notes
+    assert found.plots == {}
 
 
 def test_artifacts_are_the_configuration_and_its_picture(out: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import optuna
 import pytest
 from helpers.browsing import WIDTHS, Browser, browser, needs_browser
-from helpers.made_up import made_up_search
 from helpers.running import process, ranked, stored, url_of
 
 from ztp_search.results.plots import PLOTS, Found
@@ -23,11 +22,8 @@ STUDY = "digits-50%-seed0"
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("browsed")
-    made_up_search(out, budget="50%,65%")
-    made_up_search(out, tasks=20, study="interrupted")
-    return out
+def out(made_up: Path) -> Path:
+    return made_up
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.made_up import made_up_search
 from helpers.running import attributes, ranked, stored, url_of
 
 from ztp_search.cli.main import main
@@ -23,11 +22,8 @@ STUDY, OTHER = "digits-50%-seed0", "digits-65%-seed0"
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("plots")
-    made_up_search(out, budget="50%,65%")
-    made_up_search(out, study="another seed", seed=1, trials=8)
-    return out
+def out(made_up: Path) -> Path:
+    return made_up
 
 
 @pytest.fixture(scope="module")

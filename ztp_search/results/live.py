@@ -49,13 +49,20 @@ class Live:
     def renew(self, study_id: int) -> None:
         """Renew what a study of ours shows, if there is news of it."""
         began = time.monotonic()
+        try:
+            self._renew(study_id)
+        finally:
+            now = time.monotonic()
+            self._not_before[study_id] = now + RARELY * (now - began)
+
+    def _renew(self, study_id: int) -> None:
         study = self._storage.reader(study_id)
         if study is None:
             return  # it was deleted meanwhile
         state = state_of(study)
-        if state != self._states.get(study_id):
-            stored = self._storage.get_study_system_attrs(study_id)
-            if not is_saved(stored, state, plots=find_spec("plotly") is not None):
-                self._storage.show(study_id, shown(study))
-            self._states[study_id] = state
-        self._not_before[study_id] = time.monotonic() + RARELY * (time.monotonic() - began)
+        if state == self._states.get(study_id):
+            return
+        stored = self._storage.get_study_system_attrs(study_id)
+        if not is_saved(stored, state, plots=find_spec("plotly") is not None):
+            self._storage.show(study_id, shown(study))
+        self._states[study_id] = state
