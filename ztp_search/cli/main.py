@@ -16,7 +16,7 @@ from typing import Any
 from ztp_search.cli.arguments import Parser
 from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.commands.search import DESCRIPTION
-from ztp_search.cli.entry import how_stopped
+from ztp_search.cli.entry import how_stopped, was_stopped
 from ztp_search.cli.output import as_options, silence_stdout
 from ztp_search.errors import MachineError, OutageError, ZtpError
 
@@ -29,23 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(arguments)
         COMMANDS[args.command].run(args)
         return 0
-    except ZtpError as error:
-        message = as_options(str(error))
-        for word in arguments:  # an argument that is not understood is quoted in the message
-            message = message.replace(word, _without_password(word))
-        return _fail(message, 2)
-    except OutageError as error:
-        return _fail(f"{error}; what is complete is stored. Resume with: {again(arguments)}", 1)
-    except MachineError as error:
-        return _fail(as_options(str(error)), 1)
-    except BrokenPipeError:  # `ztp-search best | head`
-        silence_stdout()
-        return 0
     except KeyboardInterrupt:
-        word, status = how_stopped()
-        return _fail(
-            f"{word}; what is complete is stored. Resume with: {again(arguments)}", status
-        )
+        return _stopped(arguments)
+    except Exception as error:
+        return _stopped(arguments) if was_stopped() else _failed(error, arguments)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -96,6 +83,29 @@ def _without_password(word: str) -> str:
 
     option, equals, url = word.partition("=") if word.startswith("-") else ("", "", word)
     return option + equals + redact(url)
+
+
+def _stopped(arguments: Sequence[str]) -> int:
+    word, status = how_stopped()
+    return _fail(f"{word}; what is complete is stored. Resume with: {again(arguments)}", status)
+
+
+def _failed(error: Exception, arguments: Sequence[str]) -> int:
+    """Say what went wrong; errors that are nobody's but ours are raised again."""
+    match error:
+        case ZtpError():
+            message = as_options(str(error))
+            for word in arguments:  # an argument that is not understood is quoted in the message
+                message = message.replace(word, _without_password(word))
+            return _fail(message, 2)
+        case OutageError():
+            return _fail(f"{error}; what is complete is stored. Resume with: {again(arguments)}", 1)
+        case MachineError():
+            return _fail(as_options(str(error)), 1)
+        case BrokenPipeError():  # `ztp-search best | head`
+            silence_stdout()
+            return 0
+    raise error
 
 
 def _fail(message: str, status: int) -> int:
