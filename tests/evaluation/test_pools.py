@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import torch
@@ -17,7 +19,8 @@ from conftest import Digits
 from helpers.running import ray_workers
 
 import ztp_search.evaluation.ray_pool
-from ztp_search.errors import ConfigError, WorkerError
+from ztp_search.errors import ConfigError, OutageError, WorkerError
+from ztp_search.evaluation import ray_cluster
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.local_pool import LocalPool
 from ztp_search.evaluation.model_runner import RangeResult
@@ -299,6 +302,76 @@ def test_killed_workers_cost_a_retry_and_nothing_else(
     assert collected(two_workers, SEVERAL, kill_after=1) == expected
     assert len(set(two_workers.pids()) - before) == 2
     assert collected(two_workers, SINGLE[:3]) == {at: expected[at] for at in expected if at[0] == 0}
+
+
+@slow
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
+def test_a_ray_that_dies_is_started_again_and_nothing_is_lost(
+    part: str, two_workers: RayPool, expected: Plain, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = set(two_workers.pids())
+    submit, given = two_workers.submit, 0
+
+    def submit_and_kill(task: Task, worker: int) -> None:
+        nonlocal given
+        submit(task, worker)
+        given += 1
+        if given == 5:
+            (mine,) = (p for p in psutil.Process().children() if p.name() == part)
+            mine.kill()
+
+    monkeypatch.setattr(two_workers, "submit", submit_and_kill)
+    assert collected(two_workers, SEVERAL) == expected
+    assert given > len(SEVERAL)  # some were given out again
+    assert not before & set(two_workers.pids())
+    assert capfd.readouterr().out == ""
+
+
+@slow
+def test_a_ray_that_dies_again_and_again_is_given_up(
+    two_workers: RayPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(two_workers, "_restarts", 2)
+    lost = ray_cluster.Lost("its raylet died", for_good=True)
+    monkeypatch.setattr(ztp_search.evaluation.ray_pool, "what_is_lost", lambda: lost)
+    with pytest.raises(OutageError, match="^Ray died 3 times: its raylet died$"):
+        two_workers._look(0)
+
+
+@slow
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_cluster_that_is_gone_is_waited_for_where_it_may_come_back(
+    for_good: bool, two_workers: RayPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ztp_search.evaluation.ray_pool
+    for name in ("_connected", "_actors"):
+        monkeypatch.setattr(two_workers, name, getattr(two_workers, name))
+    monkeypatch.setattr(pool, "abandon", lambda: None)
+    monkeypatch.setattr(pool, "is_of_this_process", lambda: False)
+    monkeypatch.setattr(pool, "LOOK_SECONDS", 0.0)
+    answers = [ray_cluster.Lost("its head does not answer", for_good)] * 14 + [None]
+    answers += [ray_cluster.Lost("its head does not answer", for_good)] * 15
+    left = iter(answers)
+    monkeypatch.setattr(pool, "what_is_lost", lambda: next(left))
+    unanswered = 0
+    with pytest.raises(OutageError, match="^the Ray cluster is gone: its head does not answer$"):
+        while True:
+            unanswered = two_workers._look(unanswered)
+    assert len(list(left)) == (29 if for_good else 0)
+
+
+@slow
+def test_what_this_ray_has_lost_is_found_out(two_workers: RayPool) -> None:
+    node = ray._private.worker._global_node
+    assert ray_cluster.what_is_lost() is None and ray_cluster.is_of_this_process()
+    with mock.patch.object(type(node), "raylet_socket_name", "/no/socket"):
+        lost = ray_cluster.what_is_lost()
+        assert lost is not None and lost.for_good and "raylet on this machine" in lost.what
+    with mock.patch.object(type(node), "gcs_address", "127.0.0.1:1"):
+        lost = ray_cluster.what_is_lost()
+        assert lost is not None and not lost.for_good
+        assert lost.what.startswith("its head at 127.0.0.1:1 does not answer (")
 
 
 @slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,16 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ztp_search.data import ImageStore
-from ztp_search.errors import WorkerError, ZtpError
+from ztp_search.errors import OutageError, WorkerError, ZtpError
 from ztp_search.evaluation.ray_cluster import (
+    abandon,
     actor_class,
     connect,
     disconnect,
     end_workers,
+    is_of_this_process,
     start_workers,
+    what_is_lost,
 )
 from ztp_search.evaluation.tasks import CACHE_BYTES, Job, Results, Task
 from ztp_search.objectives import Distributions
@@ -27,6 +31,13 @@ MAX_DEATHS = 3
 """A task that has taken this many workers down with it is given up."""
 CACHE_SHARE = 0.25
 """The most of a worker's share of Ray's memory that CACHE_BYTES takes."""
+LOOK_SECONDS = 2.0
+"""When no task ends for so long, it is seen to whether Ray is still there."""
+MAX_UNANSWERED = 15
+"""A cluster that is found to be lost so often in succession is given up: Ray's client ends the
+process after a minute."""
+MAX_RESTARTS = 3
+"""A Ray of our own that dies so often is given up."""
 QUEUED_PER_WORKER = 2
 """Tasks a worker has at hand: one running, one waiting, so that it never idles on the driver."""
 
@@ -36,7 +47,7 @@ class RayPool:
 
     A dead worker is replaced by a new one and its tasks are given out again. That is done here
     rather than by Ray: with `max_task_retries=0`, tasks that are sent to an actor while Ray
-    restarts it fail at once.
+    restarts it fail at once. A Ray that was started here and dies is started again.
 
     Args:
         job: what every worker holds.
@@ -58,7 +69,9 @@ class RayPool:
     ) -> None:
         on_gpu = job.runtime.device != "cpu"
         self._actors: list[Any] = []
-        self._connected = connect(address, job.runtime.threads, workers if not on_gpu else None)
+        self._address = address
+        self._started_with = job.runtime.threads, workers if not on_gpu else None
+        self._connected = connect(address, *self._started_with)
         try:
             resources = ray.cluster_resources()
             share = {"num_gpus": gpus_per_worker} if on_gpu else {"num_cpus": job.runtime.threads}
@@ -70,6 +83,8 @@ class RayPool:
                 most = int(available / need + 1e-9)
             self.workers = max(1, most) if workers is None else workers
             if self.workers > most:  # Ray would wait for ever
+                if lost := what_is_lost():
+                    raise OutageError(f"Ray is gone: {lost.what}")
                 share_of = "`gpus_per_worker`" if on_gpu else "`threads`"
                 raise ZtpError(
                     f"`workers` {self.workers} with {share_of} {need:g} needs "
@@ -80,25 +95,32 @@ class RayPool:
             if job.cache_bytes is None:
                 each = resources.get("memory", math.inf) / self.workers
                 job = replace(job, cache_bytes=int(min(CACHE_BYTES, CACHE_SHARE * each)))
-            self._job = ray.put(job)  # kept here: a worker may have to be made again
-            stored: dict[str, Any] = {}
-            if len(ray.nodes()) > 1 or address is not None:  # other machines have no such files
-                stored = {
-                    name: ray.put(np.array(ImageStore.open(path).images))
-                    for name, path in job.image_paths.items()
-                }
-            self._stored = stored
-            self._targets: dict[str, Any] = {}  # in Ray's object store
-            self._class = actor_class(**share)
-            self._actors = start_workers(self.workers, **share)
-            for actor in self._actors:
-                actor.hold.remote(self._job, self._stored)
+            self._job = job
+            self._share = share
+            self._targets: dict[str, Distributions] = {}
             self._running: dict[Any, tuple[Task, int]] = {}
             self._load = np.zeros(self.workers, np.int64)
             self._deaths: collections.Counter[Task] = collections.Counter()
+            self._restarts = 0
+            self._hand_out()
         except BaseException:
             self.close()
             raise
+
+    def _hand_out(self) -> None:
+        """Start all workers, and have them hold what they need."""
+        self._kept = ray.put(self._job)  # a worker may have to be made again
+        self._stored: dict[str, Any] = {}
+        if len(ray.nodes()) > 1 or self._address is not None:  # other machines have no such files
+            self._stored = {
+                name: ray.put(np.array(ImageStore.open(path).images))
+                for name, path in self._job.image_paths.items()
+            }
+        self._kept_targets = {name: ray.put(each) for name, each in self._targets.items()}
+        self._class = actor_class(**self._share)
+        self._actors = start_workers(self.workers, **self._share)
+        for actor in self._actors:
+            self._furnish(actor)
 
     @property
     def room(self) -> int:
@@ -109,9 +131,10 @@ class RayPool:
         return int(self._load.argmin())
 
     def hold_targets(self, image_set: str, targets: Distributions) -> None:
-        self._targets[image_set] = ray.put(targets)
+        self._targets[image_set] = targets
+        self._kept_targets[image_set] = ray.put(targets)
         for actor in self._actors:
-            actor.hold_targets.remote(image_set, self._targets[image_set])
+            actor.hold_targets.remote(image_set, self._kept_targets[image_set])
 
     def submit(self, task: Task, worker: int) -> None:
         reference = self._actors[worker].run.remote(task)
@@ -120,9 +143,10 @@ class RayPool:
 
     def finished(self) -> list[tuple[Task, Results]]:
         done: list[tuple[Task, Results]] = []
+        unanswered = 0
         while not done:
             waiting = list(self._running)
-            ready, _ = ray.wait(waiting, num_returns=1)
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
             for reference in ready:
                 task, worker = self._running.get(reference, (None, 0))
@@ -137,11 +161,15 @@ class RayPool:
                         f"{type(cause).__name__}: {(str(cause).splitlines() or ['no message'])[0]}"
                     ) from error
                 except RayError:  # worker or node died, memory ran out, object lost
+                    if what_is_lost():
+                        break
                     self._replace(worker)
                 else:
                     del self._running[reference]
                     self._load[worker] -= 1
                     done.append((task, results))
+            if not done:
+                unanswered = self._look(unanswered)
         return done
 
     def pids(self) -> list[int]:
@@ -156,12 +184,49 @@ class RayPool:
         else:
             end_workers(self._actors)
 
-    def _start(self) -> Any:
-        actor = self._class.remote()
-        actor.hold.remote(self._job, self._stored)
-        for image_set, targets in self._targets.items():
+    def _look(self, unanswered: int) -> int:
+        """See to a Ray that is lost, while no task ends.
+
+        A Ray that was started here is started again, and all tasks are given out again. A cluster
+        may come back.
+
+        Args:
+            unanswered: how many times in succession it was found to be lost.
+
+        Returns:
+            The same count, with this time.
+
+        Raises:
+            OutageError: the cluster stays away, or Ray dies again and again.
+        """
+        lost = what_is_lost()
+        if lost is None:
+            return 0
+        if not is_of_this_process():
+            if not lost.for_good and unanswered + 1 < MAX_UNANSWERED:
+                time.sleep(LOOK_SECONDS)
+                return unanswered + 1
+            abandon()
+            self._connected, self._actors = False, []
+            raise OutageError(f"the Ray cluster is gone: {lost.what}")
+        self._restarts += 1
+        if self._restarts >= MAX_RESTARTS:
+            raise OutageError(f"Ray died {MAX_RESTARTS} times: {lost.what}")
+        disconnect()
+        connect(None, *self._started_with)
+        tasks = list(self._running.values())
+        self._running.clear()
+        self._load[:] = 0
+        self._hand_out()
+        for task, worker in tasks:
+            self.submit(task, worker)
+        return 0
+
+    def _furnish(self, actor: Any) -> None:
+        """Have a worker hold model, images and targets."""
+        actor.hold.remote(self._kept, self._stored)
+        for image_set, targets in self._kept_targets.items():
             actor.hold_targets.remote(image_set, targets)
-        return actor
 
     def _replace(self, worker: int) -> None:
         """Start a worker in place of a dead one; what that did not finish is given out again.
@@ -169,7 +234,8 @@ class RayPool:
         Tasks run in the order of submission, so the first that failed is the one that ran.
         """
         ray.kill(self._actors[worker])  # where it was only out of reach
-        self._actors[worker] = self._start()
+        self._actors[worker] = self._class.remote()
+        self._furnish(self._actors[worker])
         mine = [ref for ref, (_, at) in self._running.items() if at == worker]
         ray.wait(mine, num_returns=len(mine))
         lost: list[Task] = []
