@@ -12,6 +12,7 @@ import subprocess
 import sys
 import types
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,25 @@ def test_onnx_runtime_gives_the_same(name: str, images: torch.Tensor, tmp_path: 
     extra = session.get_modelmeta().custom_metadata_map
     assert extra["ztp-search.json"] == file_of(CONFIGS[name]).dumps()
     assert json.loads(extra["data_config.json"])["input_size"] == [1, 40, 40]
+
+
+@pytest.mark.slow
+def test_onnx_runtime_fuses_in_the_pruned_model_what_it_fuses_in_the_unpruned(
+    tmp_path: Path
+) -> None:
+    onnxruntime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    fused = {}
+    for name in ("nothing", "merging"):
+        path = write("onnx", CONFIGS[name], tmp_path / f"{name}.onnx")
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        written = {node.op_type for node in onnx.load(path).graph.node}
+        optimised = onnx.load(tmp_path / "optimised.onnx").graph.node
+        fused[name] = Counter(n.op_type for n in optimised if n.op_type not in written)
+    assert fused["nothing"]["FusedMatMul"] == fused["nothing"]["BiasGelu"] == 8  # one per block
+    assert fused["merging"] >= fused["nothing"]
 
 
 @pytest.mark.parametrize("name", ["merging", "pruning first"])

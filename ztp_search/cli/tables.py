@@ -52,22 +52,25 @@ def _front(document: Mapping[str, Any]) -> RenderableType:
     objective, points = document["objective"], document["front"]
     baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in points)]
     baselines = baselines or [OPPONENT]
+    measured = any("speedup" in each for each in points)
     table = _table(
         f"{objective} in % of each budget's winner; accuracy on {points[0]['images']:,} "
         f"{points[0]['image_set']} images, differences in points with 95 % intervals; *: no "
         "winner of fewer GFLOPs is as accurate",
-        "", "GFLOPs", "search", points[0]["image_set"], "− unpruned", *_against(baselines),
+        "", "GFLOPs", *(["times as fast"] if measured else []), "search", points[0]["image_set"],
+        "− unpruned", *_against(baselines),
     )  # fmt: skip
     for point in points:
         table.add_row(
             f"trial {point['trial']}", f"{point['gflops']:.3g}",
+            *([f"{point['speedup']:.2f}" if "speedup" in point else ""] if measured else []),
             _percent(point["search_accuracy"]),
             _percent(point["accuracy"]) + ("*" if point["on_front"] else " "),
             _difference(point, "unpruned"), *(_difference(point, name) for name in baselines),
         )  # fmt: skip
     table.add_section()
     table.add_row(
-        "unpruned", f"{points[0]['unpruned_gflops']:.3g}", "",
+        "unpruned", f"{points[0]['unpruned_gflops']:.3g}", *[""] * measured, "",
         _percent(points[0]["unpruned_accuracy"]) + " ",
     )  # fmt: skip
     line = f"{document['image_evaluations']:,} image evaluations"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ztp_search.results.measured import throughput
 from ztp_search.results.search_result import SearchResult
 
 
@@ -30,7 +31,8 @@ class FrontResult:
     def front(self) -> list[dict[str, Any]]:
         """Per budget its winner on holdout (without holdout on search images), by GFLOPs.
 
-        `on_front` holds where no winner of fewer GFLOPs is as accurate.
+        `on_front` holds where no winner of fewer GFLOPs is as accurate. `speedup` is how many times
+        as fast as the unpruned model a winner was measured to be, in batches.
         """
         points = sorted((_point(each) for each in self.results), key=lambda point: point["gflops"])
         highest = float("-inf")
@@ -66,6 +68,9 @@ def _point(result: SearchResult) -> dict[str, Any]:
         "unpruned_gflops": best["gflops"]["unpruned"],
         "search_accuracy": best["evidence"]["search"][objective],
     }
+    row = throughput(best["evidence"].get("speed"))
+    if row is not None:
+        point["speedup"] = row["speedup"]
     if holdout is None:
         search = best["evidence"]["search"]
         return point | {
