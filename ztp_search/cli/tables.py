@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ztp_search.cli.new_table import new_table
+from ztp_search.cli.speed_table import speed_table
 from ztp_search.pruning.methods import DEFAULT_METHOD, METHODS
 from ztp_search.pruning.schedules import BASELINES, OPPONENT
 
@@ -53,7 +54,7 @@ def _front(document: Mapping[str, Any]) -> RenderableType:
     baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in points)]
     baselines = baselines or [OPPONENT]
     measured = any("speedup" in each for each in points)
-    table = _table(
+    table = new_table(
         f"{objective} in % of each budget's winner; accuracy on {points[0]['images']:,} "
         f"{points[0]['image_set']} images, differences in points with 95 % intervals; *: no "
         "winner of fewer GFLOPs is as accurate",
@@ -91,7 +92,7 @@ def layer_table(file: Mapping[str, Any]) -> Table:
     title = "Best configuration" + (f" (trial {trial})" if trial is not None else "")
     title += f": {gflops['total']:.4g} of {gflops['unpruned']:.4g} GFLOPs, "
     title += method.heading(config)
-    table = _table(title, "after block", *method.columns, "tokens")
+    table = new_table(title, "after block", *method.columns, "tokens")
     for layer in config["layers"]:
         block = layer["after_block"]
         table.add_row(str(block), *method.cells(layer), f"{tokens[block - 1]} → {tokens[block]}")
@@ -104,7 +105,7 @@ def best_table(document: Mapping[str, Any]) -> Table:
     every = [trial["evidence"].get("holdout", {}) for trial in document["trials"]]
     baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in every)]
     baselines = baselines or [OPPONENT]
-    table = _table(
+    table = new_table(
         f"Study {document['study']}: {objective} in %, differences in points with 95 % intervals",
         "trial", "GFLOPs", "search", "s.e.", "holdout", *_against(baselines), "after blocks",
     )  # fmt: skip
@@ -124,7 +125,7 @@ def best_table(document: Mapping[str, Any]) -> Table:
 
 def cost_table(document: Mapping[str, Any]) -> Table:
     """GFLOPs per block, and in all beside fvcore's count."""
-    table = _table("", "block", "tokens", "backbone GFLOPs", "overhead GFLOPs")
+    table = new_table("", "block", "tokens", "backbone GFLOPs", "overhead GFLOPs")
     for block in document["blocks"]:
         table.add_row(
             str(block["block"]), str(block["tokens"]), f"{block['backbone']:.6f}",
@@ -144,7 +145,7 @@ def cost_table(document: Mapping[str, Any]) -> Table:
 def evaluation_table(document: Mapping[str, Any]) -> RenderableType:
     """The result of `evaluate`."""
     title = f"{document['images']:,} images ({document['image_set']})"
-    table = _table(title, "", "pruned", "unpruned")
+    table = new_table(title, "", "pruned", "unpruned")
     gflops = document["gflops"]
     if document["top1"] is not None:
         table.add_row("top1, %", _percent(document["top1"]), _percent(document["unpruned_top1"]))
@@ -153,42 +154,9 @@ def evaluation_table(document: Mapping[str, Any]) -> RenderableType:
     return Group(table, speed_table(document["speed"])) if document["speed"] else table
 
 
-def speed_table(speed: Mapping[str, Any], name: str = "pruned") -> RenderableType:
-    """What was measured of the speed of a configuration, and what could not be.
-
-    Args:
-        speed: the record, as `evaluation.speed` makes it.
-        name: of the configuration.
-    """
-    machine, measured = speed["machine"], speed["measured"]
-    rows = [row for row in measured if "failed" not in row]
-    failed = {row["engine"]: row["failed"] for row in measured if "failed" in row}
-    parts: list[RenderableType] = [
-        Text(f"Speed in {engine} is not measured: {why}") for engine, why in failed.items()
-    ]
-    if rows:
-        where = machine["gpu"] if speed["device"] == "cuda" else machine["processor"]
-        turns = [row["repeats"] for row in rows]
-        table = _table(
-            f"Speed on {where}, {speed['threads']} thread{'s' * (speed['threads'] > 1)}, beside "
-            f"{speed['unpruned']}: medians and quartiles of {_span(min(turns), max(turns))} turns; "
-            f"GFLOPs promise {speed['promised_speedup']:.2f} times",
-            "", "precision", "images", "unpruned", name, "times as fast",
-        )  # fmt: skip
-        for row in rows:
-            low, high = row["speedup_quartiles"]
-            table.add_row(
-                row["engine"], row["precision"], str(row["batch_size"]),
-                *(_speed(row, which) for which in ("unpruned", "pruned")),
-                f"{row['speedup']:.2f} [{low:.2f}, {high:.2f}]",
-            )  # fmt: skip
-        parts.insert(0, table)
-    return Group(*parts)
-
-
 def visualization_table(document: Mapping[str, Any]) -> Table:
     """What was drawn: what the model says of each image, unpruned and by each configuration."""
-    table = _table("", "image", "label", "configuration", "GFLOPs", "tokens", "prediction", "%")
+    table = new_table("", "image", "label", "configuration", "GFLOPs", "tokens", "prediction", "%")
     for image in document["images"]:
         label = _output(image["label"]) if image["label"] else ""
         name = image["image"]
@@ -206,7 +174,7 @@ def visualization_table(document: Mapping[str, Any]) -> Table:
 
 def spaces_table(document: Mapping[str, Any]) -> Table:
     """The shipped spaces."""
-    table = _table("Search spaces", "name", "model and data")
+    table = new_table("Search spaces", "name", "model and data")
     table.columns[1].justify = "left"
     for space in document["spaces"]:
         what = " on ".join(filter(None, (space["model"], space["data"]))) or "any --model"
@@ -226,7 +194,7 @@ def _holdout_table(holdout: Mapping[str, Any]) -> Table:
     varies = any("total_variation" in finalist for finalist in every)
     ranked = "; TV: mean total variation from the unpruned model's output on the search images, "
     ranked += "by which and by the accuracy on them trials are ranked"
-    table = _table(
+    table = new_table(
         f"{objective} in % on {holdout['images']:,} holdout images, which chose nothing; "
         f"differences in points with 95 % intervals{about}{ranked if varies else ''}",
         "", "GFLOPs", *(["TV"] if varies else []), "search", "holdout", "− unpruned",
@@ -262,16 +230,6 @@ def _against(baselines: Iterable[str]) -> list[str]:
     return [f"− {BASELINES[name].label}" for name in baselines]
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
-        padding=(0, 1), collapse_padding=True, pad_edge=False,
-    )  # fmt: skip
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    return table
-
-
 def _prediction(output: Mapping[str, Any]) -> tuple[str, str]:
     if output["class"] is None:
         return "not finite", ""
@@ -280,18 +238,6 @@ def _prediction(output: Mapping[str, Any]) -> tuple[str, str]:
 
 def _output(output: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in (output["class"], output["name"]) if part is not None)
-
-
-def _speed(row: Mapping[str, Any], which: str) -> str:
-    """Latency of single images, throughput of batches."""
-    if row["batch_size"] == 1:
-        return f"{row[which]['milliseconds']:.3g} ms"
-    speed = row[which]["images_per_second"]
-    return f"{speed:,.0f} images/s" if speed >= 100 else f"{speed:.3g} images/s"
-
-
-def _span(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _sentence(text: str) -> str:
