@@ -23,13 +23,13 @@ import timm
 from common import record
 
 from ztp_search.backbones import geometry_of
-from ztp_search.driver.packing import pack
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.samplers import MonteCarlo
 from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import NewTrial, StudyDriver, StudyReader, Update
+from ztp_search.study.packing import pack
 
 RUNGS = (384, 768, 1536, 3072)
 """Images seen by the end of each rung."""

@@ -103,7 +103,7 @@ def main() -> None:
 def search(job: Job) -> dict[str, Any]:
     """The winner's and its opponents' right and wrong answers on holdout, by image."""
     import ztp_search
-    from ztp_search.driver.packing import unpack_bits
+    from ztp_search.study.packing import unpack_bits
 
     name = f"{Path(job.space).stem}-{job.budget}-{job.method}-{job.trials}-{job.images}-{job.seed}"
     settings = ztp_search.SearchSettings(

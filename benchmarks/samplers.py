@@ -31,7 +31,6 @@ from scipy.stats import t as student
 
 from ztp_search import SearchSettings, search
 from ztp_search.driver.evaluator import open_evaluator
-from ztp_search.driver.packing import pack, unpack_bits
 from ztp_search.driver.progress import Progress
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import resolve_runtime
@@ -39,6 +38,7 @@ from ztp_search.pruning.config import PruningConfig
 from ztp_search.samplers import SAMPLERS
 from ztp_search.settings import resolve_search
 from ztp_search.study import StoredTrial, StudyReader
+from ztp_search.study.packing import pack, unpack_bits
 
 BASE = "monte-carlo"
 WAYS = (*SAMPLERS, f"{BASE} + refine")
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--name", default="samplers", help="of the file under benchmarks/results")
     args = parser.parse_args()
     jobs = [
         Job(budget, trials, way, seed, args.images)
@@ -103,7 +104,7 @@ def main() -> None:
         for budget, trials, way in itertools.product(args.budgets, args.trials, args.ways)
         if (row := summary(budget, trials, way, found, right))
     ]
-    record("samplers", {"arguments": vars(args), "rows": rows})
+    record(args.name, {"arguments": vars(args), "rows": rows})
 
 
 def searched(job: Job) -> str:

@@ -105,6 +105,19 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return run_to_its_end(RACE, tmp_path_factory.mktemp("raced"))
 
 
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search under two budgets (`digits-50%-seed0`, `digits-65%-seed0`) of 90
+    trials with made-up results, of one of them that was interrupted, and of another seed's."""
+    from helpers.made_up import made_up_search
+
+    out = tmp_path_factory.mktemp("made-up")
+    made_up_search(out, budget="50%,65%")
+    made_up_search(out, study="another seed", seed=1, trials=8)
+    made_up_search(out, tasks=20, study="interrupted")
+    return out
+
+
 def run_to_its_end(settings: Mapping[str, Any], out: Path) -> Finished:
     import ztp_search
 

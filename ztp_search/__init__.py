@@ -1,7 +1,7 @@
 """Zero-TPrune configurations for vision transformers, found under a GFLOPs budget.
 
-`search` finds them, `best`, `evaluate`, `cost`, `visualize` and `export` look at what was found,
-and `apply` prunes a model; `ztp-search` is the same on the command line.
+`search` finds them, `best`, `evaluate`, `cost`, `visualize`, `report` and `export` look at what was
+found, and `apply` prunes a model; `ztp-search` is the same on the command line.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         evaluate,
         export,
         load_study,
+        report,
         search,
         search_front,
         visualize,
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
 __all__ = [
     "EvaluateSettings", "ModelSettings", "PruningConfig", "PruningLayer", "SearchSettings",
     "VisualizeSettings", "ZtpError", "apply", "best", "cost", "evaluate", "export", "load_config",
-    "load_study", "search", "search_front", "visualize",
+    "load_study", "report", "search", "search_front", "visualize",
 ]  # fmt: skip
 
 _HOMES = {
     "ztp_search.api": (
-        "best", "cost", "evaluate", "export", "load_study", "search", "search_front", "visualize",
+        "best", "cost", "evaluate", "export", "load_study", "report", "search", "search_front",
+        "visualize",
     ),
     "ztp_search.backbones": ("apply",),
     "ztp_search.pruning.config": ("PruningConfig", "PruningLayer"),

@@ -2,6 +2,6 @@
 
 import sys
 
-from ztp_search.cli.main import main
+from ztp_search.cli.entry import main
 
 sys.exit(main())

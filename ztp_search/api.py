@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ztp_search.driver.progress import Progress
+from ztp_search.driver.progress import Progress, told
 from ztp_search.errors import ZtpError
 from ztp_search.evaluation.engines import check_engines
 from ztp_search.pruning.config import PruningConfig
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ztp_search.results.exporters import Exported
     from ztp_search.results.front_result import FrontResult
     from ztp_search.results.measured import CostResult, EvaluationResult
+    from ztp_search.results.report.blocks import Pictures
+    from ztp_search.results.report.written import WrittenReport
     from ztp_search.results.search_result import SearchResult
     from ztp_search.results.visualization import Visualization
     from ztp_search.study import StudyReader
@@ -48,14 +50,15 @@ AnyConfig: TypeAlias = str | os.PathLike[str] | ConfigFile | PruningConfig
 """A configuration, or the file that holds one."""
 
 
-def search(settings: SearchSettings, progress: Progress | None = None) -> SearchResult:
+def search(settings: SearchSettings, progress: Progress | bool | None = None) -> SearchResult:
     """Search for the best configuration under a budget, or resume that search.
 
     Settings that are the same lead to the same study: what it holds is not evaluated again.
 
     Args:
         settings: what to search, with what, and how long.
-        progress: receives stages, notes and counts; None: nothing is reported.
+        progress: receives stages, notes and counts; None: a notebook shows them, True: stderr does
+            too, False: nobody.
 
     Returns:
         The winner, with its evidence and the comparison on holdout images.
@@ -82,19 +85,21 @@ def search(settings: SearchSettings, progress: Progress | None = None) -> Search
         )
     from ztp_search.results.search_result import SearchResult
 
-    result = _run(settings, progress)
+    with told(progress) as listener:
+        result = _run(settings, listener)
     assert isinstance(result, SearchResult)
     return result
 
 
-def search_front(settings: SearchSettings, progress: Progress | None = None) -> FrontResult:
+def search_front(settings: SearchSettings, progress: Progress | bool | None = None) -> FrontResult:
     """Search under several budgets, which share model, images, workers and references.
 
     Draws accuracy over GFLOPs of the winners too, as `front-….svg` in `out`.
 
     Args:
         settings: as for `search`; `budget` holds several.
-        progress: receives stages, notes and counts; None: nothing is reported.
+        progress: receives stages, notes and counts; None: a notebook shows them, True: stderr does
+            too, False: nobody.
 
     Returns:
         A result per budget, and the front that their winners make.
@@ -115,20 +120,21 @@ def search_front(settings: SearchSettings, progress: Progress | None = None) -> 
     """
     from ztp_search.results.front_result import FrontResult
 
-    progress = progress or Progress()
-    result = _run(settings, progress)
-    if not isinstance(result, FrontResult):
-        result = FrontResult((result,), result.seconds)
-    from ztp_search.results.figures import front_figure
+    with told(progress) as listener:
+        result = _run(settings, listener)
+        if not isinstance(result, FrontResult):
+            result = FrontResult((result,), result.seconds)
+        from ztp_search.results.figures import front_figure
 
-    name = settings.study or f"{Path(resolve_search(settings).space.name).stem}-seed{settings.seed}"
-    path = Path(settings.out) / f"front-{name.replace('/', '_')}.svg"
-    try:
-        front_figure(result.to_dict(), path)
-    except ZtpError as error:  # the result is not lost for want of a picture
-        progress.note(str(error))
-        return result
-    return replace(result, figure=str(path))
+        space = Path(resolve_search(settings).space.name).stem
+        name = settings.study or f"{space}-seed{settings.seed}"
+        path = Path(settings.out) / f"front-{name.replace('/', '_')}.svg"
+        try:
+            front_figure(result.to_dict(), path)
+        except ZtpError as error:  # the result is not lost for want of a picture
+            listener.note(str(error))
+            return result
+        return replace(result, figure=str(path))
 
 
 @contextlib.contextmanager
@@ -289,14 +295,17 @@ def cost(config: AnyConfig, model: ModelSettings | str | None = None) -> CostRes
 
 
 def evaluate(
-    config: AnyConfig, settings: EvaluateSettings | None = None, progress: Progress | None = None
+    config: AnyConfig,
+    settings: EvaluateSettings | None = None,
+    progress: Progress | bool | None = None,
 ) -> EvaluationResult:
     """Measure a configuration and the unpruned model on images.
 
     Args:
         config: a configuration, or the file that holds one.
         settings: model, images and how it runs, where they are not to be those of the file.
-        progress: receives stages, notes and counts; None: nothing is reported.
+        progress: receives stages, notes and counts; None: a notebook shows them, True: stderr does
+            too, False: nobody.
 
     Returns:
         Accuracy, agreement, GFLOPs and speed of both.
@@ -320,14 +329,15 @@ def evaluate(
     asked = resolve_evaluation(settings, file, name)
     from ztp_search.driver.evaluate import evaluate
 
-    return evaluate(asked, progress or Progress())
+    with told(progress) as listener:
+        return evaluate(asked, listener)
 
 
 def visualize(
     config: AnyConfig | Sequence[AnyConfig],
     output: str | Path,
     settings: VisualizeSettings | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Visualization:
     """Draw what pruning layers drop and merge of images, layer by layer, as PNG, SVG or PDF.
 
@@ -336,10 +346,11 @@ def visualize(
         output: the picture, in the format that its suffix names.
         settings: model, images and how it runs, where they are not to be those of the first file;
             whether the importance that layers ranked by is drawn too.
-        progress: receives stages, notes and counts; None: nothing is reported.
+        progress: receives stages, notes and counts; None: a notebook shows them, True: stderr does
+            too, False: nobody.
 
     Returns:
-        What was drawn: per image and configuration the predictions, and per layer its tokens.
+        What was drawn, per image and configuration the predictions and the tokens of each layer.
 
     Raises:
         ZtpError: the user's mistake; among them configurations of different models, and more
@@ -366,7 +377,84 @@ def visualize(
     asked = resolve_visualization(settings or VisualizeSettings(), files)
     from ztp_search.driver.visualize import visualize
 
-    return visualize(asked, Path(output), progress or Progress())
+    with told(progress) as listener:
+        return visualize(asked, Path(output), listener)
+
+
+def report(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    pictures: bool = True,
+    settings: VisualizeSettings | None = None,
+    progress: Progress | bool | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+    out: str | Path = "ztp-runs",
+) -> WrittenReport:
+    """Write a study as one file for people: what was asked, what was found, how sure that is.
+
+    The study may have ended, be searched just now, or be interrupted. HTML needs no network, and
+    holds interactive plots and pictures of what the winner does to images; Markdown holds tables.
+
+    Args:
+        path: file to write.
+        format: a name of `results.report.FORMATS`; None: that of the path's suffix.
+        pictures: whether the model is run for pictures. Where it or its images cannot be had, the
+            report says so.
+        settings: of these pictures: how many images, model and images where they are not to be
+            those of the study. None: holdout images of the study.
+        progress: receives stages, notes and counts; None: a notebook shows them, True: stderr does
+            too, False: nobody.
+        storage: URL of the database; None: SQLite in `out`.
+        study: its name; None: the one that was searched last.
+        out: folder of the database, without `storage`, and of decoded images.
+
+    Returns:
+        What it says in short; `lacks` says what could not be had.
+
+    Raises:
+        StudyError: there is no such study.
+        ZtpError: there is no such format, a library that it needs is not installed, or the path
+            cannot be written.
+
+    Example:
+        >>> from ztp_search import report
+        >>> written = report("report.html", study="digits-68%-seed0")
+        >>> written.headline.startswith("At 0.07")
+        True
+    """
+    from ztp_search.results.report import format_of, write_report
+    from ztp_search.results.report.contents import report
+    from ztp_search.results.report.material import material
+    from ztp_search.results.report.written import WrittenReport
+
+    path = Path(path)
+    chosen = format_of(path, format)
+    render = chosen.load()
+    with load_study(storage, study, out) as opened:
+        of = material(opened, plots=chosen.pictures)
+    if of.result.winner is not None and pictures and chosen.pictures:
+        asked = settings or VisualizeSettings(out=out)
+        with told(progress) as listener:
+            of = replace(of, pictures=_pictures(of.result.winner, of.trial, asked, listener))
+    made = report(of)
+    write_report(render(made), path)
+    return WrittenReport(str(path), made.study, made.headline, made.qualification, made.lacks)
+
+
+def _pictures(
+    file: ConfigFile, name: str, settings: VisualizeSettings, progress: Progress
+) -> Pictures | str:
+    """What a configuration does to images; a sentence where that cannot be had."""
+    try:
+        asked = resolve_visualization(settings, {name: file})
+        from ztp_search.driver.visualize import look
+        from ztp_search.results.report.pictures import pictures
+
+        return pictures(look(asked, progress))
+    except ZtpError as error:
+        return f"There are no pictures: {error}."
 
 
 @contextlib.contextmanager
@@ -401,29 +489,16 @@ def _loaded(file: ConfigFile, asked: ModelSettings, name: str) -> LoadedModel:
     return load_expected(spec, stored, weights_sha256_of(asked, file), name)
 
 
-def _run(settings: SearchSettings, progress: Progress | None) -> SearchResult | FrontResult:
+def _run(settings: SearchSettings, progress: Progress) -> SearchResult | FrontResult:
     """Resolve and check, start Ray, import torch, search: in this order, as each takes longer."""
-    from ztp_search.objectives import OBJECTIVES, SIGNALS
-    from ztp_search.racing import RACING
-    from ztp_search.samplers import SAMPLERS
+    from ztp_search.driver.start import early_workers, resolved
 
-    _check_name("sampler", settings.sampler, SAMPLERS)
-    _check_name("racing", settings.racing, RACING)
-    _check_name("racing_signal", settings.racing_signal, SIGNALS)
-    _check_name("objective", settings.objective, OBJECTIVES)
     check_engines(settings.engines)
-    resolved = resolve_search(settings)
-    from ztp_search.driver.start import early_workers
-
-    with early_workers(resolved):
+    asked = resolved(settings)
+    with early_workers(asked):
         from ztp_search.driver.run import run
 
-        return run(resolved, progress or Progress())
-
-
-def _check_name(setting: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise ZtpError(f"`{setting}` must be one of {', '.join(known)}, but got {name!r}")
+        return run(asked, progress)
 
 
 def _config_file(config: AnyConfig) -> tuple[ConfigFile, str]:

@@ -7,12 +7,22 @@
     ├── ModelError              the model cannot be had, or is of a kind that is not supported
     ├── DataError               the images or their labels cannot be had
     └── StudyError              the study in the database does not fit what is asked
-    WorkerError                 our fault or the machine's: a worker failed for good; exit status 1
+    MachineError                our fault or the machine's; exit status 1
+    ├── WorkerError             a worker failed for good
+    └── OutageError             the study database was away for longer than is waited for
 """
+
+
+HEAD, TAIL = 1_500, 400
+"""Characters of a message that are kept, where it quotes a value of millions."""
 
 
 class ZtpError(Exception):
     """The user's mistake; its text is one line with the rule, the value and the fix."""
+
+    def __init__(self, message: str = "") -> None:
+        line = message if len(message) <= HEAD + TAIL else f"{message[:HEAD]} … {message[-TAIL:]}"
+        super().__init__(line)
 
 
 class ConfigError(ZtpError):
@@ -39,5 +49,13 @@ class StudyError(ZtpError):
     """The stored study and the request contradict each other."""
 
 
-class WorkerError(Exception):
+class MachineError(Exception):
+    """What nobody who uses the program did wrong; the same command again goes on from there."""
+
+
+class OutageError(MachineError):
+    """The study database cannot be reached, or its disk is full, and that lasts."""
+
+
+class WorkerError(MachineError):
     """Evaluation failed for a reason that is not in the configuration."""

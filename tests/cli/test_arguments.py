@@ -1,5 +1,7 @@
 """Values of arguments: what each form means, before anything else is looked at."""
 
+from pathlib import Path
+
 import pytest
 
 from ztp_search.cli.main import parse
@@ -64,3 +66,35 @@ def test_a_method_is_a_part_of_the_space_and_none_is_stated_by_default() -> None
     assert "method" not in vars(parse(["--budget", "3"]))  # the settings', which is "any"
     for method in ("any", "zero-tprune", "merge"):
         assert parse(["--budget", "3", "--method", method]).method == method
+
+
+COMMANDS_WITH_STORAGE = ("search --budget 3", "best", "export", "dashboard", "report -o r.html")
+
+
+@pytest.mark.parametrize("command", COMMANDS_WITH_STORAGE)
+def test_the_database_may_be_named_in_the_environment_or_in_a_file(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    secret = tmp_path / "storage"
+    secret.write_text("postgresql://u:word@host/db\n# of the team\n")
+    monkeypatch.setenv("ZTP_STORAGE", "postgresql://u:secret@host/db")
+    argv = command.split()
+    assert parse(argv).storage == "postgresql://u:secret@host/db"
+    assert parse([*argv, "--storage", "sqlite:///a.db"]).storage == "sqlite:///a.db"
+    assert parse([*argv, "--storage", f"@{secret}"]).storage == "postgresql://u:word@host/db"
+    with pytest.raises(SystemExit):
+        parse([argv[0], "--help"])
+    assert "secret" not in capsys.readouterr().out
+    monkeypatch.setenv("ZTP_STORAGE", f"@{secret}")
+    assert parse(argv).storage == "postgresql://u:word@host/db"
+    monkeypatch.delenv("ZTP_STORAGE")
+    assert "storage" not in vars(parse(argv))
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \nsqlite:///a.db"])
+def test_a_storage_file_without_a_url_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "storage").write_text(text)
+    for path in (tmp_path / "storage", tmp_path / "none"):
+        with pytest.raises(ZtpError, match="storage file"):
+            parse(["best", "--storage", f"@{path}"])

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,10 @@ import ztp_search.evaluation.ray_cluster
 from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.main import main
 from ztp_search.cli.output import print_result
-from ztp_search.cli.tables import best_table, layer_table
-from ztp_search.driver.packing import unpack_bits
 from ztp_search.pruning.config import PruningConfig, PruningLayer
+from ztp_search.results.tables import best_table, layer_table
 from ztp_search.space import load_space
+from ztp_search.study.packing import unpack_bits
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -434,20 +435,48 @@ def test_a_reader_that_leaves_early_is_no_error(finished: Finished) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=str)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupt_says_how_to_go_on(workers: int, tmp_path: Path) -> None:
+def test_who_is_stopped_says_how_to_go_on(workers: int, how: int, tmp_path: Path) -> None:
     argv = argv_of({**SEARCH, "trials": 5000, "workers": workers, "out": tmp_path})
     with process(*argv, "--json") as child:
         until(lambda: complete(tmp_path) >= 1, child)
         below = descendants(child.pid)
-        os.killpg(child.pid, signal.SIGINT)  # as Ctrl-C does
+        if how == signal.SIGINT:
+            os.killpg(child.pid, how)  # as Ctrl-C does
+        else:
+            os.kill(child.pid, how)
         out, err = child.communicate()
-    assert child.returncode == 130 and out == ""
+    assert child.returncode == 128 + how and out == ""
     assert "Traceback" not in err
     line = one_line(err.splitlines()[-1])
     assert shlex.split(line.partition("Resume with: ")[2]) == ["ztp-search", *argv, "--json"]
     assert len(completions(tmp_path)) >= 1
     assert gone(below)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6, 1.0, 2.0])
+def test_who_is_stopped_while_it_starts_says_so_in_one_line(
+    seconds: float, how: int, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; from ztp_search.cli.entry import main; "
+        "print('here', file=sys.stderr, flush=True); sys.exit(main())"
+    )
+    argv = argv_of({**SEARCH, "trials": 5000, "workers": 0, "out": tmp_path})
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *argv], stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "here\n"
+        time.sleep(seconds)
+        child.send_signal(how)
+        err = child.stderr.read()
+    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[signal.Signals(how)]
+    assert child.returncode in (128 + how, -how)  # or before the first line of `main`
+    assert "Traceback" not in err or child.returncode == -how
+    assert child.returncode == -how or f"ztp-search: {word}" in err.splitlines()[-1]
 
 
 WIDE = {
@@ -532,6 +561,20 @@ def test_an_address_where_nothing_listens_is_one_line_at_once(cli: Run, address:
     status, _, err = cli("--space", "digits", "--budget", "60%", "--address", address)
     assert status == 2
     assert one_line(err).startswith(f"ztp-search: --address {address}: no Ray cluster answers")
+
+
+def test_a_cluster_that_wants_a_token_is_told_of(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:1\nand more")
+
+    monkeypatch.setattr(ztp_search.evaluation.ray_cluster.ray, "init", init)
+    monkeypatch.setattr(ztp_search.evaluation.ray_cluster, "_check_answers", lambda _: None)
+    status, _, err = cli("--space", "digits", "--budget", "60%", "--address", "127.0.0.1:1")
+    assert status == 2
+    assert "(Failed to connect to Ray cluster at 127.0.0.1:1)" in one_line(err)
+    assert "set RAY_AUTH_MODE=token" in err
 
 
 @pytest.fixture

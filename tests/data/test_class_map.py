@@ -110,7 +110,7 @@ def test_a_map_by_name_does_not_fit_classes_without_names(tmp_path):
     ("name", "text", "message"),
     [
         ("map.pkl", "", r"must be a \.txt or \.json file"),
-        ("map.json", "{", "is not UTF-8 json"),
+        ("map.json", "{", "is not valid JSON"),
         ("map.json", '{"cat": "0"}', "must be an object of name: output, or a list of names"),
         ("map.json", '{"cat": true}', "must be an object of name: output, or a list of names"),
         ("map.json", "[1, 2]", "must be an object of name: output, or a list of names"),

@@ -32,7 +32,6 @@ from ztp_search import SearchSettings
 from ztp_search.backbones.loading import load_model
 from ztp_search.cli.main import main
 from ztp_search.driver.evaluator import decode_images
-from ztp_search.driver.packing import unpack_bits, unpack_losses, unpack_predictions
 from ztp_search.driver.progress import Progress, Status
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.image_range import ImageRange
@@ -45,6 +44,7 @@ from ztp_search.settings import resolve_search
 from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import StoredTrial, StudyReader
+from ztp_search.study.packing import unpack_bits, unpack_losses, unpack_predictions
 
 RUNGS = (8, 16, 32, 64, 128, 256)
 
@@ -297,7 +297,7 @@ def test_another_rule_is_refused_on_a_resume(raced: Finished) -> None:
         race(raced.out, racing="halving")
 
 
-LEARNING = ("tpe", "cma-es", "nsga2", "surrogate")
+LEARNING = ("tpe", "cma-es", "surrogate")
 
 
 @pytest.mark.parametrize("sampler", [*LEARNING, "qmc"])

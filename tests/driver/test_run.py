@@ -39,7 +39,6 @@ import ztp_search
 import ztp_search.driver.evaluator
 import ztp_search.evaluation.scheduler
 from ztp_search import SearchSettings
-from ztp_search.driver.packing import unpack_bits, unpack_predictions
 from ztp_search.driver.progress import Progress, Status
 from ztp_search.errors import DataError, StudyError, ZtpError
 from ztp_search.pruning.budget import parse_budget
@@ -51,6 +50,7 @@ from ztp_search.results.search_result import search_result
 from ztp_search.space import load_space
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import StudyReader
+from ztp_search.study.packing import unpack_bits, unpack_predictions
 
 
 class Heard(Progress):

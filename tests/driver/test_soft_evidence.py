@@ -15,13 +15,13 @@ from ztp_search import SearchSettings
 from ztp_search.backbones.loading import load_model
 from ztp_search.data import normalise
 from ztp_search.driver.evaluator import decode_images
-from ztp_search.driver.packing import unpack_bits, unpack_losses, unpack_predictions
 from ztp_search.driver.progress import Progress
 from ztp_search.errors import DataError, StudyError, ZtpError
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.racing import Results, predicted_differences
 from ztp_search.settings import resolve_search
 from ztp_search.study import StoredTrial
+from ztp_search.study.packing import unpack_bits, unpack_losses, unpack_predictions
 
 Floats = npt.NDArray[np.float64]
 

@@ -61,7 +61,7 @@ def test_configurations_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
-        ({"after_block": 0}, ["after_block", "0", "1 or more"]),
+        ({"after_block": 0}, ["after_block", "0", "1 <= after_block <= 1000"]),
         ({"after_block": -3}, ["after_block", "-3"]),
         ({"after_block": True}, ["after_block", "integer", "True"]),
         ({"after_block": 3.0}, ["after_block", "integer", "3.0"]),
@@ -74,6 +74,9 @@ def test_configurations_cannot_be_changed() -> None:
         ({"retention": math.inf}, ["retention", "inf"]),
         ({"retention": True}, ["retention", "number", "True"]),
         ({"retention": "0.9"}, ["retention", "number", "'0.9'"]),
+        ({"after_block": 1001}, ["after_block", "1001"]),
+        ({"s_tokens": 1_000_001}, ["s_tokens", "1000001", "block 3"]),
+        ({"wpr_iterations": 10_001}, ["wpr_iterations", "10001", "block 3"]),
         ({"s_tokens": -1}, ["s_tokens", "-1", "block 3"]),
         ({"s_tokens": False}, ["s_tokens", "integer", "False"]),
         ({"s_tokens": 1.0}, ["s_tokens", "integer", "1.0"]),

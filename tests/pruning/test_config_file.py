@@ -393,3 +393,17 @@ def test_a_value_of_a_wrong_kind_is_named(
     read_config_file(write(tmp_path, full))
     message = refusal(tmp_path, changed(full, key, wrong))
     assert "config.json" in message and key in message and words in message
+
+
+@pytest.mark.parametrize("size", [name for name in GEOMETRY if name != "class_token"])
+@pytest.mark.parametrize("value", [-1, 10**16, 10**400])
+def test_sizes_that_no_model_has_are_refused_before_anything_is_counted(
+    tmp_path: Path, size: str, value: int
+) -> None:
+    text = json.dumps(changed(FULL, f"model.geometry.{size}", value))
+    assert f"model.geometry.{size}" in refusal(tmp_path, text)
+
+
+def test_messages_quote_no_more_of_a_value_than_can_be_read(tmp_path: Path) -> None:
+    message = refusal(tmp_path, changed(FULL, "config.variant", "x" * 1_000_000))
+    assert "variant must be one of" in message and len(message) < 2_000

@@ -59,8 +59,10 @@ def test_the_page_of_a_study_is_announced_and_there(
     with announced(finished.out, "--study", "s") as address:
         base, _, page = address.partition("/dashboard/")
         (study,) = studies_of(base)
-        assert page == f"studies/{study['study_id']}"
+        assert page == f"studies/{study['study_id']}/note"
         assert status_of(address, "") == 200
+    with announced(finished.out) as address:  # the one that was searched last
+        assert address.endswith(f"/dashboard/{page}")
     assert main(["dashboard", "--out", str(finished.out), "--study", "t", "--port", "0"]) == 2
     assert "but got 't'; there is s" in capsys.readouterr().err
 
@@ -82,10 +84,17 @@ def test_allow_edit_lets_changes_through(finished: Finished, tmp_path: Path) -> 
     shutil.copy(finished.out / "studies.db", tmp_path)
     with served(tmp_path, "--allow-edit") as base:
         (study,) = studies_of(base)
-        assert status_of(base, f"/api/studies/{study['study_id']}", "DELETE") == 204
+        assert status_of(base, f"/api/studies/{study['study_id']}", "DELETE") == 200
         assert studies_of(base) == []
     assert optuna.get_all_study_names(url_of(tmp_path)) == []
     assert optuna.get_all_study_names(url_of(finished.out)) == ["s"]
+
+
+def test_a_database_of_other_programs_alone_is_served_from_its_list(tmp_path: Path) -> None:
+    optuna.create_study(storage=url_of(tmp_path), study_name="theirs")
+    with announced(tmp_path) as address:
+        assert address.endswith("/") and status_of(address, "dashboard") == 200
+        assert [each["study_name"] for each in studies_of(address.rstrip("/"))] == ["theirs"]
 
 
 def test_a_taken_port_and_a_missing_database_are_refused(

@@ -242,7 +242,9 @@ def test_a_missing_key_of_pruning_is_named(key: str) -> None:
     "text",
     [
         "pruning: [1, 2", "a: b: c", "\t- x", "!!python/object/apply:os.getcwd []", "&a [*b]",
-        "a: 2026-99-99", "[" * 5_000, "a: \x00", "{[1]: 2}: 3", "--- a\n--- b", "'",
+        "a: !!timestamp x", "a: !!int x", "a: !!int", "a: &b []\nb: *b", "a: 1\na: 2", "[" * 5_000,
+        "a: " + "9" * 2_000, "a: " + "[" * 60 + "]" * 60, "a: b\n" + "#" * 300_000, "!!map x",
+        "!!seq x", "a: \x00", "{[1]: 2}: 3", "--- a\n--- b", "'",
     ],
 )  # fmt: skip
 def test_what_is_no_yaml_is_refused(text: str) -> None:

@@ -46,7 +46,7 @@ def test_a_child_cannot_release_the_lock(tmp_path: Path) -> None:
     with open_study(url_of(tmp_path)) as study:
         child = os.fork()
         if child == 0:
-            study._release()
+            study._lock.release()
             os._exit(0)
         os.waitpid(child, 0)
         with pytest.raises(StudyError, match="a study has one driver"):

@@ -39,7 +39,7 @@ def test_optuna_reads_the_study_as_its_own(tmp_path: Path) -> None:
 
 def check_what_optuna_reads(stored: optuna.Study) -> None:
     assert stored.direction == optuna.study.StudyDirection.MAXIMIZE
-    assert stored.metric_names == ["accuracy"]
+    assert stored.metric_names == ["accuracy, fraction of one"]
     assert stored.user_attrs["contract.seed"] == 0
     trials = stored.get_trials()
     assert [trial.number for trial in trials] == [0, 1, 2, 3]

@@ -17,7 +17,8 @@ from helpers.studies import PROCESSES, complete, open_study, optuna_study, start
 
 from ztp_search.errors import StudyError
 from ztp_search.racing import lot
-from ztp_search.study import StudyReader, Update, dashboard_storage, existing
+from ztp_search.study import StudyReader, Update, existing
+from ztp_search.study.dashboard_storage import DashboardStorage
 
 
 def test_best_is_by_value_then_gflops_then_by_lot(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_a_file_without_tables_stays_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="holds no study yet"):
         StudyReader.open(url_of(tmp_path))
     with pytest.raises(StudyError, match="holds no study yet"):
-        dashboard_storage(url_of(tmp_path))
+        DashboardStorage(url_of(tmp_path), lambda study, number: {})
     with existing(url_of(tmp_path), "s") as study:
         assert study is None
     assert list(tmp_path.iterdir()) == [path] and path.stat().st_size == 0
@@ -197,3 +198,17 @@ def test_a_study_is_read_where_there_is_no_fcntl(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_siblings_are_the_studies_of_the_same_search_under_other_budgets(tmp_path: Path) -> None:
+    for name, changes in {
+        "a": {"budget": {"macs": 1}}, "b": {"budget": {"macs": 2}}, "c": {"seed": 1},
+        "d": {"budget": {"macs": 3}}, "f": {"budget": {"macs": 2}},
+        "e": {"budget": {"macs": 1}, "images": 7},
+    }.items():  # fmt: skip
+        open_study(url_of(tmp_path), name, **changes).close()
+    with StudyReader.open(url_of(tmp_path), "b") as study:
+        assert [each.name for each in study.siblings()] == ["a", "d"]
+        assert [each.contract["budget"]["macs"] for each in study.siblings()] == [1, 3]
+    with StudyReader.open(url_of(tmp_path), "e") as study:
+        assert study.siblings() == []

@@ -11,6 +11,9 @@ from helpers.studies import open_study, optuna_study, start
 
 from ztp_search.errors import StudyError
 from ztp_search.study import Update
+from ztp_search.study.dashboard_storage import DashboardStorage
+from ztp_search.study.frozen import UNREADABLE
+from ztp_search.study.showing import PIECE, Shown, note_of, plots_of, save
 
 
 @pytest.mark.server
@@ -56,6 +59,10 @@ def test_a_database_server_keeps_the_same_study(variable: str) -> None:
             with pytest.raises(StudyError, match="another program has finished trial 5"):
                 study.update([Update(4, "complete", 0.5, {}), Update(5, "complete", 0.5, {})])
             assert [trial.state for trial in study.trials()[4:]] == ["running", "complete"]
+            shown = Shown("Schön | " * PIECE, {2: "of 2"}, {"plot": "[0]" * PIECE}, best=2)
+            for _ in range(2):
+                save(study, shown)
+            check_what_the_dashboard_reads(url, name, shown)
         reported = reported_until_killed(url, 3, f"{name}-other")
         for _ in range(100):  # until the server has seen the connection go
             try:
@@ -70,3 +77,21 @@ def test_a_database_server_keeps_the_same_study(variable: str) -> None:
         for each in (name, f"{name}-other"):
             with optuna_study(url, each) as optunas:
                 optuna.delete_study(study_name=each, storage=optunas._storage)
+
+
+def check_what_the_dashboard_reads(url: str, name: str, shown: Shown) -> None:
+    """The same as Optuna, and what was saved."""
+    storage = DashboardStorage(url, lambda study, number: {})
+    with optuna_study(url, name) as optunas:
+        number, theirs = optunas._study_id, optunas.get_trials()
+    for mine, other in zip(storage.get_all_trials(number), theirs, strict=True):
+        for key in UNREADABLE:
+            other.user_attrs.pop(key, None)
+        assert mine == other
+    assert storage.get_best_trial(number).number == 2
+    attributes = storage.get_study(number).system_attrs
+    assert note_of(attributes, None) == shown.note
+    assert note_of(attributes, theirs[2]._trial_id) == "of 2"
+    assert plots_of(attributes) == shown.plots
+    assert name in [each.study_name for each in storage.get_all_studies()]
+    storage.close()

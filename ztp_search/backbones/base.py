@@ -24,11 +24,12 @@ class Handle(Protocol):
 class BlockObservation:
     """What a method looks at to reduce the tokens that leave a block.
 
-    tokens: the block's output, (B, N, D).
-    attention: softmax probabilities of the block's attention, (B, H, N, N); None where they were
-        not asked for.
-    features: what tokens are compared by, (B, N, F); None likewise. The features "x" are `tokens`
-        itself.
+    Attributes:
+        tokens: the block's output, (B, N, D).
+        attention: softmax probabilities of the block's attention, (B, H, N, N); None where they
+            were not asked for.
+        features: what tokens are compared by, (B, N, F); None likewise. The features "x" are
+            `tokens` itself.
     """
 
     tokens: Tensor
@@ -51,7 +52,8 @@ class Backbone(ABC):
     be of a kind that `copy.deepcopy` and `pickle` take along with the model: bound methods and
     plain objects, no closures.
 
-    SUPPORTED: what of the family is supported, for the message that refuses other models.
+    Attributes:
+        SUPPORTED: what of the family is supported, for the message that refuses other models.
     """
 
     SUPPORTED: ClassVar[str]

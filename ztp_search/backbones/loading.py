@@ -21,9 +21,11 @@ from ztp_search.settings import ModelSpec
 class LoadedModel:
     """A classifier in evaluation mode: float32, on the CPU, no gradients.
 
-    data_config: input_size (C, H, W), mean, std, interpolation, crop_pct, crop_mode, as JSON has
-        them; mean and std have one value per channel.
-    weights_sha256: of the tensors, whichever file format they came in.
+    Attributes:
+        model: of timm.
+        data_config: input_size (C, H, W), mean, std, interpolation, crop_pct, crop_mode, as JSON
+            has them; mean and std have one value per channel.
+        weights_sha256: of the tensors, whichever file format they came in.
     """
 
     model: nn.Module
@@ -47,9 +49,9 @@ def load_model(
             not fit, or a model that is not supported.
 
     Example:
-        >>> loaded = load_model(ModelSpec("deit_small_patch16_224"))
-        >>> loaded.data_config["input_size"]
-        [3, 224, 224]
+        >>> spec = resolve_search(SearchSettings(space="digits", budget="50%")).sources.model
+        >>> load_model(spec).data_config["input_size"]
+        [1, 40, 40]
     """
     _check_name(spec.name)
     _check_classes_before_loading(spec)

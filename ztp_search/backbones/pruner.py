@@ -235,9 +235,10 @@ def apply(
         ConfigError: the configuration does not fit the model.
 
     Example:
-        >>> model = timm.create_model("deit_small_patch16_224", pretrained=True).eval()
-        >>> config = ztp_search.load_config("best.json")
-        >>> logits = ztp_search.apply(model, config)(images)
+        >>> model = timm.create_model("deit_tiny_patch16_224").eval()
+        >>> config = PruningConfig((PruningLayer(after_block=6, retention=0.7),))
+        >>> apply(model, config)(torch.zeros(2, 3, 224, 224)).shape
+        torch.Size([2, 1000])
     """
     pruner_of(model).set(config, record_tokens)
     return model

@@ -21,6 +21,7 @@ from torch import nn
 
 from ztp_search.data.hub import one_line
 from ztp_search.errors import ModelError
+from ztp_search.files import is_file
 
 EMBEDDED_WEIGHTS = {"digits": "digits.safetensors"}
 """Weights that come with the package: name -> file in `ztp_search.data`."""
@@ -45,7 +46,7 @@ def read_state_dict(weights: str) -> dict[str, torch.Tensor]:
     """
     embedded = EMBEDDED_WEIGHTS.get(weights)
     path = Path(str(files("ztp_search.data") / embedded)) if embedded else Path(weights)
-    if not path.is_file():
+    if not is_file(path):
         raise ModelError(f"`weights` must be a file or one of {', '.join(EMBEDDED_WEIGHTS)}, "
                          f"but there is no file {path}")
     content = _load(path)

@@ -8,13 +8,18 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from ztp_search.errors import ModelError, ZtpError
 from ztp_search.evaluation.engines import ENGINES
+from ztp_search.files import read_text
 from ztp_search.settings import ModelSettings
+
+STORAGE = "ZTP_STORAGE"
+"""The variable of the environment that names the database."""
 
 SettingsT = TypeVar("SettingsT", bound=ModelSettings)
 
@@ -66,12 +71,16 @@ def add_data(parser: Parser) -> None:
         help="class name to index; folders named by wnid map to ImageNet by themselves")
     add("--skip-unreadable", action="store_true", help="go on without images that are broken")
     add = parser.add_argument_group("preprocessing (default: timm's data config)").add_argument
-    add("--mean", type=float, nargs="+", metavar="X")
-    add("--std", type=float, nargs="+", metavar="X")
-    add("--interpolation", metavar="NAME")
-    add("--crop-pct", type=float, metavar="X")
-    add("--crop-mode", metavar="NAME")
-    add("--input-size", type=int, nargs=3, metavar=("C", "H", "W"))
+    add("--mean", type=float, nargs="+", metavar="X",
+        help="what is taken off pixels from 0 to 1: one number, or one per channel")
+    add("--std", type=float, nargs="+", metavar="X", help="what they are then divided by, likewise")
+    add("--interpolation", metavar="NAME",
+        help="how images are resized: bicubic, bilinear, lanczos, nearest, box or hamming")
+    add("--crop-pct", type=float, metavar="X",
+        help="share of the resized image's side that is cropped, above 0 to 1")
+    add("--crop-mode", metavar="NAME", help="center, squash or border")
+    add("--input-size", type=int, nargs=3, metavar=("C", "H", "W"),
+        help="channels, height and width; must be what the model takes")
 
 
 def add_running(parser: Parser, default: str) -> None:
@@ -95,7 +104,7 @@ def add_runtime(add: Callable[..., object], default: str) -> None:
     """Precision, device and threads. add: of the group that they belong to."""
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"),
         help=f"of weights and activations (default: {default})")
-    add("--device", choices=("auto", "cpu", "cuda"), help=f"(default: {default})")
+    add("--device", choices=("auto", "cpu", "cuda"), help=f"where it runs (default: {default})")
     add("--threads", type=positive, metavar="N", help="CPU threads of one worker (default 1)")
 
 
@@ -114,7 +123,11 @@ def add_speed(parser: Parser) -> None:
 
 def add_storage(parser: Parser, study: str = "(default: the one that was searched last)") -> None:
     add = parser.add_argument_group("storage").add_argument
-    add("--storage", metavar="URL", help="database (default: SQLite in --out)")
+    add("--storage", metavar="URL|@FILE", type=database,
+        help="database, or a file whose first line is its URL (default: the environment's "
+             f"{STORAGE}, else SQLite in --out)")
+    if os.environ.get(STORAGE):
+        parser.set_defaults(storage=os.environ[STORAGE])
     add("--study", metavar="NAME", help=f"name of the study {study}")
     add("--out", metavar="DIR",
         help="folder for the database and decoded images (default ztp-runs)")
@@ -126,6 +139,19 @@ def add_json(parser: Parser) -> None:
 
 
 # ---- values from text ----------------------------------------------------------------------
+
+
+def database(text: str) -> str:
+    """A database's URL, or what a file that is named with @ before it says.
+
+    With a password in it, the URL does not belong on a command line, which others can read.
+    """
+    if not text.startswith("@"):
+        return text
+    lines = read_text(text[1:], "storage file", ZtpError).splitlines()
+    if not lines or not lines[0].strip():
+        raise ZtpError(f"storage file {text[1:]} must have a database's URL in its first line")
+    return lines[0].strip()
 
 
 def positive(text: str) -> int:

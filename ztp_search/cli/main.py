@@ -1,6 +1,7 @@
 """`ztp-search`: parse, call, print. Results go to stdout, everything else to stderr.
 
-Exit status: 0 done, 2 the user's mistake (one line), 1 our fault, 130 interrupted.
+Exit status: 0 done, 2 the user's mistake (one line), 1 our fault or the machine's, 130 interrupted,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from ztp_search.cli.arguments import Parser
 from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.commands.search import DESCRIPTION
+from ztp_search.cli.entry import how_stopped
 from ztp_search.cli.output import as_options, silence_stdout
-from ztp_search.errors import WorkerError, ZtpError
+from ztp_search.errors import MachineError, OutageError, ZtpError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Do what the arguments say; returns the exit status."""
     warnings.simplefilter("ignore")  # third parties' deprecations are no message to the user
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -31,15 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for word in arguments:  # an argument that is not understood is quoted in the message
             message = message.replace(word, _without_password(word))
         return _fail(message, 2)
-    except WorkerError as error:
+    except OutageError as error:
+        return _fail(f"{error}; what is complete is stored. Resume with: {again(arguments)}", 1)
+    except MachineError as error:
         return _fail(as_options(str(error)), 1)
     except BrokenPipeError:  # `ztp-search best | head`
         silence_stdout()
         return 0
     except KeyboardInterrupt:
-        words = [_without_password(word) for word in ["ztp-search", *arguments]]
-        again = " ".join(shlex.quote(word) for word in words)
-        return _fail(f"interrupted; what is complete is stored. Resume with: {again}", 130)
+        word, status = how_stopped()
+        return _fail(
+            f"{word}; what is complete is stored. Resume with: {again(arguments)}", status
+        )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -49,15 +55,29 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         arguments.insert(0, "search")
     if arguments[0] not in COMMANDS:
         raise ZtpError(f"{arguments[0]!r} is no command; there are {', '.join(COMMANDS)}")
-    parser = Parser(prog="ztp-search")
-    subparsers = parser.add_subparsers(dest="command", parser_class=Parser)
-    for name, command in COMMANDS.items():
-        options = _options_of_search() if name == "search" else {"description": command.HELP}
-        command.add_arguments(subparsers.add_parser(name, **options))
+    parser, _ = parsers()
     return parser.parse_args(arguments)
 
 
-def _options_of_search() -> dict[str, object]:
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    """The whole command line, and each command's part of it."""
+    parser = Parser(prog="ztp-search")
+    subparsers = parser.add_subparsers(dest="command", parser_class=Parser)
+    commands = {}
+    for name, command in COMMANDS.items():
+        options = _options_of_search() if name == "search" else {"description": command.HELP}
+        commands[name] = subparsers.add_parser(name, **options)
+        command.add_arguments(commands[name])
+    return parser, commands
+
+
+def again(arguments: Sequence[str]) -> str:
+    """The same command, for printing."""
+    words = [_without_password(word) for word in ["ztp-search", *arguments]]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _options_of_search() -> dict[str, Any]:
     """`ztp-search --help` is its help, with the commands below."""
     lines = [f"  ztp-search {name:10} {command.HELP}" for name, command in COMMANDS.items()]
     return {

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.measure import Measurement
-from rich.table import Table
+from rich.console import Console, RenderableType
 
+from ztp_search.driver.terminal import TerminalProgress
 from ztp_search.errors import ZtpError
+from ztp_search.results.shown import natural_width
 from ztp_search.settings import EvaluateSettings, SearchSettings, VisualizeSettings
 
 SETTINGS = frozenset(
@@ -52,11 +52,7 @@ def print_result(
     shown = table(document)
     console = Console(markup=False, emoji=False)
     if not console.is_terminal:  # a file or another program loses nothing by long lines
-        parts = shown.renderables if isinstance(shown, Group) else [shown]
-        endless = console.options.update(width=10_000)
-        tables = [part for part in parts if isinstance(part, Table)]
-        widths = [Measurement.get(console, endless, table).maximum for table in tables]
-        console.width = max([console.width, *widths])
+        console.width = natural_width(shown, console)
     width = console.width  # of the terminal, so before the console writes elsewhere
     console.file = buffer = io.StringIO()  # rich itself exits with 1 where the reader has left
     console.print(shown, width=width)
@@ -78,6 +74,11 @@ def write(text: str) -> None:
 def silence_stdout() -> None:
     """What is left in its buffer cannot be written, and Python would try again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def terminal_progress() -> TerminalProgress:
+    """Progress on stderr, in the words of the command line."""
+    return TerminalProgress(Console(stderr=True), wording=as_options)
 
 
 def only_results_on_stdout() -> contextlib.redirect_stdout[Any]:

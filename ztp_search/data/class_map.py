@@ -7,13 +7,13 @@ same number where data set and model have equally many classes.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ztp_search.errors import DataError
+from ztp_search.files import parse_json, read_text
 
 _WNID = re.compile(r"n\d{8}")
 
@@ -92,13 +92,11 @@ def load_class_map(path: str) -> dict[str, int]:
     suffix = Path(path).suffix.lower()
     if suffix not in (".txt", ".json"):
         raise DataError(f"a class map must be a .txt or .json file, but got {path}; convert it")
+    text = read_text(path, "the class map", DataError)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        content = json.loads(text) if suffix == ".json" else text.splitlines()
-    except OSError as error:
-        raise DataError(f"the class map {path} cannot be read: {error.strerror}") from error
+        content = parse_json(text) if suffix == ".json" else text.splitlines()
     except ValueError as error:
-        raise DataError(f"the class map {path} is not UTF-8 {suffix[1:]}: {error}") from error
+        raise DataError(f"the class map {path} is not valid JSON: {error}") from None
     if isinstance(content, list) and all(isinstance(name, str) for name in content):
         names = [name.strip() for name in content]
         while names and not names[-1]:  # blank lines at the end number nothing

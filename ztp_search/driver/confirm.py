@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ztp_search.driver.evaluator import Evaluator
-from ztp_search.driver.packing import pack, unpack_bits, unpack_predictions
 from ztp_search.evaluation.scheduler import Outcome
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.cost import flops
@@ -23,6 +22,7 @@ from ztp_search.pruning.methods import parse_config
 from ztp_search.pruning.schedules import BASELINES
 from ztp_search.racing import Correct, accuracy, paired_difference, standard_error
 from ztp_search.study import StoredTrial, StudyDriver
+from ztp_search.study.packing import pack, unpack_bits, unpack_predictions
 
 STAGE = "confirming on holdout"
 

@@ -22,6 +22,7 @@ from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.cost import flops
 from ztp_search.racing import accuracy
 from ztp_search.results.measured import CostResult, EvaluationResult
+from ztp_search.results.whole_file import check_place, in_place_of
 from ztp_search.settings import ModelSpec, ResolvedEvaluation
 
 
@@ -128,14 +129,14 @@ def check_images(
 
 def _check_writable(path: Path) -> None:
     try:
-        path.open("a").close()
+        check_place(path)
     except OSError as error:
         raise ZtpError(f"`predictions` {path} cannot be written: {error.strerror}") from None
 
 
 def _write_predictions(path: Path, store: ImageStore, pruned: Outcome, unpruned: Outcome) -> None:
     """A row per image: name, label (empty where unknown), prediction, unpruned prediction."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with in_place_of(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "label", "prediction", "unpruned_prediction"])
         columns = (store.names, store.labels, pruned.predictions, unpruned.predictions)

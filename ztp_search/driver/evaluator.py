@@ -35,7 +35,7 @@ from ztp_search.objectives import (
     Signal,
 )
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.racing import Correct
+from ztp_search.racing import RACING, Correct, first_rung
 from ztp_search.settings import Sources, WorkerOptions
 
 
@@ -164,6 +164,13 @@ class Evaluator:
     def image_count(self, image_set: str) -> int:
         """How many images the set has."""
         return len(self.store(image_set))
+
+    def rungs(self, racing: str) -> tuple[int, ...]:
+        """How many search images a trial has seen after each rung; racing: a name of `RACING`."""
+        first = first_rung(
+            self.runtime.batch_size, losses=self.signal.soft, on_cpu=self.runtime.device == "cpu"
+        )
+        return RACING[racing].rungs(self.image_count("search"), first)
 
     def pool(self) -> Pool:
         """The workers, started on first use."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ztp_search.driver.packing import pack, unpack_bits, unpack_losses
 from ztp_search.evaluation.scheduler import Outcome
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.racing import NOTHING, Correct, Results, estimate, paired_difference
 from ztp_search.study import StoredTrial
+from ztp_search.study.packing import pack, unpack_bits, unpack_losses
 
 
 @dataclass(slots=True)

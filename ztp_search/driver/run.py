@@ -25,11 +25,9 @@ from ztp_search.driver.trials import TrialRunner
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import Runtime, resolve_runtime
 from ztp_search.objectives import OBJECTIVES, SIGNALS
-from ztp_search.pruning.budget import parse_budget
-from ztp_search.pruning.geometry import Geometry
-from ztp_search.racing import RACING, first_rung
 from ztp_search.results.front_result import FrontResult
 from ztp_search.results.search_result import SearchResult, search_result
+from ztp_search.results.showing import save_shown
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import StudyDriver, existing
@@ -52,7 +50,7 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
     sources = settings.sources
     loaded = load_model(sources.model, data_overrides=sources.data_overrides)
     geometry = geometry_of(loaded.model)
-    decoders = {budget: _decoder(settings, geometry, budget) for budget in settings.studies}
+    decoders = {budget: settings.decoder(geometry, budget) for budget in settings.studies}
     check_enqueued(settings.enqueued, list(decoders.values()))
     runtime = _runtime(settings)
     images = decode_images(sources, loaded, progress)
@@ -77,6 +75,9 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
                 spent = time.monotonic() - searching if done else 0.0
                 seconds = max(0.0, settings.timeout - spent) / (len(studies) - done)
             _search(settings, evaluator, study, decoders[budget], seconds)
+        progress.stage("writing its notes")
+        for study in studies.values():
+            save_shown(study)
         seconds = time.monotonic() - began
         results = [search_result(study, seconds) for study in studies.values()]
     return results[0] if len(results) == 1 else FrontResult(tuple(results), seconds)
@@ -92,7 +93,7 @@ def _search(
     """One budget: references, trials, confirmation, the winner's speed."""
     study.take_turn()
     evaluate_unpruned(evaluator, study)
-    rungs = _rungs(settings, evaluator)
+    rungs = evaluator.rungs(settings.racing)
     TrialRunner(settings, evaluator, study, decoder, rungs, seconds).run()
     finalists = study.best(settings.candidates)
     if not finalists:
@@ -101,21 +102,6 @@ def _search(
     if evaluator.image_count("holdout"):
         confirm_finalists(evaluator, study, finalists)
     measure_winner(evaluator, study, finalists[0], settings.speed)
-
-
-def _rungs(settings: ResolvedSearch, evaluator: Evaluator) -> tuple[int, ...]:
-    """How many images a trial has seen after each rung."""
-    first = first_rung(
-        evaluator.runtime.batch_size,
-        losses=evaluator.signal.soft,
-        on_cpu=evaluator.runtime.device == "cpu",
-    )
-    return RACING[settings.racing].rungs(evaluator.image_count("search"), first)
-
-
-def _decoder(settings: ResolvedSearch, geometry: Geometry, budget: str) -> Decoder:
-    parsed = parse_budget(budget, geometry, settings.tolerance, settings.budget_counts)
-    return Decoder(settings.space, geometry, parsed)
 
 
 def _runtime(settings: ResolvedSearch) -> Runtime:
@@ -149,7 +135,7 @@ def _open_study(
         "racing": {
             "rule": settings.racing,
             "signal": settings.racing_signal,
-            "rungs": list(_rungs(settings, evaluator)),
+            "rungs": list(evaluator.rungs(settings.racing)),
         },
         "images": {"count": len(images.search), "sha256": images.search.digest},
         "holdout": {"count": len(images.holdout), "sha256": images.holdout.digest},
@@ -161,6 +147,7 @@ def _open_study(
         contract,
         blocks=[block.block for block in decoder.blocks],
         ranges=decoder.parameter_ranges(),
+        say=evaluator.progress.note,
     )
     sources = settings.sources
     study.set_attribute(
@@ -174,6 +161,11 @@ def _open_study(
                 "seed": sources.seed,
                 "skip_unreadable": sources.skip_unreadable,
                 "unreadable": images.unreadable,
+            },
+            "asked": {
+                "candidates": settings.candidates,
+                "enqueue": list(settings.enqueued),
+                "preprocessing": dict(sources.data_overrides),
             },
             "versions": {
                 "python": platform.python_version(),

@@ -1,14 +1,35 @@
-"""Before torch is imported here: is work left, and Ray workers that import it meanwhile."""
+"""Before torch is imported here: what is asked, what work is left, workers that import it too."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from ztp_search.errors import StudyError
-from ztp_search.settings import ResolvedSearch
+from ztp_search.errors import StudyError, ZtpError
+from ztp_search.objectives import OBJECTIVES, SIGNALS
+from ztp_search.racing import RACING
+from ztp_search.samplers import SAMPLERS
+from ztp_search.settings import ResolvedSearch, SearchSettings, resolve_search
 from ztp_search.settings.resolved import DECODER
 from ztp_search.study import existing
+
+
+def resolved(settings: SearchSettings) -> ResolvedSearch:
+    """What a search with these settings does, the names of its parts checked as well.
+
+    Raises:
+        ZtpError: what the settings alone show to be wrong.
+    """
+    _check_name("sampler", settings.sampler, SAMPLERS)
+    _check_name("racing", settings.racing, RACING)
+    _check_name("racing_signal", settings.racing_signal, SIGNALS)
+    _check_name("objective", settings.objective, OBJECTIVES)
+    return resolve_search(settings)
+
+
+def _check_name(setting: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ZtpError(f"`{setting}` must be one of {', '.join(known)}, but got {name!r}")
 
 
 def work_is_left(settings: ResolvedSearch) -> bool:

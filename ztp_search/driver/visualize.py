@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,18 @@ def visualize(settings: ResolvedVisualization, output: Path, progress: Progress)
         ZtpError: the user's mistakes, those that need no model before it is loaded.
     """
     check_picture_path(output)
+    drawn = replace(look(settings, progress), output=str(output))
+    progress.stage("drawing")
+    token_figure(drawn, output)
+    return drawn
+
+
+def look(settings: ResolvedVisualization, progress: Progress) -> Visualization:
+    """Run the model on the images, unpruned and by each configuration; nothing is drawn.
+
+    Raises:
+        ZtpError: as `visualize`.
+    """
     layers = [len(config.layers) for config in settings.configs.values()]
     check_cells(settings.image_count, layers, settings.importance)
     runtime = resolve_runtime(settings.device, settings.precision, 1, settings.threads)
@@ -48,16 +60,13 @@ def visualize(settings: ResolvedVisualization, output: Path, progress: Progress)
     gflops = _gflops(geometry_of(loaded.model), settings.configs)
     pictures = _pictures(settings, loaded, progress)
     progress.stage("running the model")
-    drawn = Visualization(
-        output=str(output),
+    return Visualization(
+        output="",
         model=settings.model.name,
         patch_size=backbone_of(loaded.model).patch_size,
         importance=settings.importance,
         images=_views(settings, loaded, runtime, pictures, gflops, progress),
     )
-    progress.stage("drawing")
-    token_figure(drawn, output)
-    return drawn
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ray
@@ -43,18 +45,41 @@ def connect(address: str | None, threads: int, workers: int | None) -> bool:
         "log_to_driver": False,
         "configure_logging": False,
     }
+    with _own_signals():
+        _join_or_start(address, threads, workers, options)
+    return True
+
+
+def _join_or_start(
+    address: str | None, threads: int, workers: int | None, options: dict[str, Any]
+) -> None:
     if address is not None:
         _check_answers(address)
         try:
             ray.init(address=address, **options)
         except (ConnectionError, RayError, ValueError) as error:
             line = str(error).strip().splitlines()[0]
-            raise ZtpError(f"`address` {address}: no Ray cluster answers there ({line})") from None
-        return True
+            raise ZtpError(
+                f"`address` {address}: no Ray cluster lets this process join there ({line}); where "
+                "the cluster wants a token, as a newer `ray start` does, set RAY_AUTH_MODE=token, "
+                "and RAY_AUTH_TOKEN unless ~/.ray/auth_token holds it"
+            ) from None
+        return
     # A worker of more threads than there are cores is slow, but it is what a study may ask for.
     options["num_cpus"] = max(threads * (workers or 1), os.cpu_count() or 1)
     ray.init(address="local", include_dashboard=False, **options)  # whatever RAY_ADDRESS says
-    return True
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's way of ending at SIGTERM, if it has one: Ray puts its own there."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and before not in (signal.SIG_DFL, None):
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_answers(address: str) -> None:

@@ -11,6 +11,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "top1": Top1(),
     "agreement": Agreement(),
 }
+"""Instances by name, the default first."""
 
 __all__ = [
     "OBJECTIVES", "SIGNALS", "Agreement", "Distributions", "Objective", "Predictions", "Scores",

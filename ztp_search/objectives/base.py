@@ -42,8 +42,8 @@ class Objective(ABC):
             logits: (images, classes), of any floating type.
 
         Returns:
-            One row per image, (images, ...): by default the predicted class, -1 where a logit is
-            not finite.
+            One row per image, (images, ...). By default it is the predicted class, -1 where a
+            logit is not finite.
         """
         import torch
 

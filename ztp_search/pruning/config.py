@@ -31,24 +31,29 @@ RETENTION_UNIT = 10_000
 """Searched retention rates are multiples of 1/RETENTION_UNIT: readable, and fine enough for 5,000
 tokens."""
 
+MOST_BLOCKS, MOST_TOKENS, MOST_ITERATIONS = 1_000, 1_000_000, 10_000
+"""More than any model has, and any ranking needs."""
+
 
 @dataclass(frozen=True, slots=True)
 class PruningLayer:
     """One pruning layer.
 
-    after_block: the transformer block it follows, counted from 1.
-    retention: r in (0, 1]; of n incoming patch tokens the I-stage prunes n - round_half_up(r n).
-    s_tokens: patch tokens that the S-stage prunes; 0 skips the I'- and S-stages.
-    wpr_iterations: iterations of weighted PageRank in the I-stage, at least 1.
-    merge_share: share in [0, 1] of the tokens pruned by the I-stage, the most similar first, that
-        are merged into their most similar kept token instead of dropped.
+    Attributes:
+        after_block: the transformer block it follows, counted from 1.
+        retention: r in (0, 1]; of n incoming patch tokens the I-stage prunes
+            n - round_half_up(r n).
+        s_tokens: patch tokens that the S-stage prunes; 0 skips the I'- and S-stages.
+        wpr_iterations: iterations of weighted PageRank in the I-stage, at least 1.
+        merge_share: share in [0, 1] of the tokens pruned by the I-stage, the most similar first,
+            that are merged into their most similar kept token instead of dropped.
 
     Raises:
         ConfigError: names the first field that is wrong.
 
     Example:
         >>> PruningLayer(3, retention=0.8, s_tokens=10, wpr_iterations=5)
-        PruningLayer(after_block=3, retention=0.8, s_tokens=10, wpr_iterations=5)
+        PruningLayer(after_block=3, retention=0.8, s_tokens=10, wpr_iterations=5, merge_share=0.0)
     """
 
     after_block: int
@@ -63,8 +68,10 @@ class PruningLayer:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ConfigError(f"{name} must be an integer, but got {value!r} ({where})")
-        if self.after_block < 1:
-            raise ConfigError(f"after_block must be 1 or more, but got {self.after_block}")
+        if not 1 <= self.after_block <= MOST_BLOCKS:
+            raise ConfigError(
+                f"1 <= after_block <= {MOST_BLOCKS} must hold, but got {self.after_block}"
+            )
         for name in ("retention", "merge_share"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -77,11 +84,14 @@ class PruningLayer:
             )
         object.__setattr__(self, "retention", float(self.retention))
         object.__setattr__(self, "merge_share", float(self.merge_share))
-        if self.s_tokens < 0:
-            raise ConfigError(f"s_tokens must be 0 or more, but got {self.s_tokens} ({where})")
-        if self.wpr_iterations < 1:
+        if not 0 <= self.s_tokens <= MOST_TOKENS:
             raise ConfigError(
-                f"wpr_iterations must be 1 or more, but got {self.wpr_iterations} ({where})"
+                f"0 <= s_tokens <= {MOST_TOKENS} must hold, but got {self.s_tokens} ({where})"
+            )
+        if not 1 <= self.wpr_iterations <= MOST_ITERATIONS:
+            raise ConfigError(
+                f"1 <= wpr_iterations <= {MOST_ITERATIONS} must hold, but got "
+                f"{self.wpr_iterations} ({where})"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,18 +109,32 @@ LAYER_FIELDS = tuple(field.name for field in dataclasses.fields(PruningLayer))
 class PruningConfig:
     """Pruning layers in ascending order of block, and how importance is computed.
 
-    v_min, v_max: heads whose variance (squared coefficient of variation of their scores over
-        patch tokens) lies outside [v_min, v_max] do not count (VHF).
-    The other fields are named design variants; `CHOICES` lists the values.
-
     Attributes:
         method: the name in `methods.METHODS` of the method that this configures.
+        layers: ascending by block, at most one behind each.
+        v_min, v_max: heads whose variance (squared coefficient of variation of their scores over
+            patch tokens) lies outside [v_min, v_max] do not count (VHF).
+        variant: where WPR starts from: "zero-tprune" gives the class token sqrt(N) times the
+            score of another, "zero-tprune-uni" all the same.
+        partition: which half of the tokens the S-stage may take: "sequential-u" the less
+            important one, "sequential-i" the more important one, "alternate" every other token by
+            importance, "position" every other one by position (as ToMe), "random" a fixed half.
+        features: what tokens are compared by: "key", "query" or "value" of the block's attention,
+            or "x", the block's output.
+        metric: "cosine", "euclidean" or "manhattan".
+        order: "i'-s-i" has the S-stage first, "i-s" the I-stage.
+        aggregation: of the heads' scores: "eir" (root of the mean square), "mean" or "max".
+        similar: whether the S-stage's tokens "drop" or "merge".
+        sizes: whether merged tokens "track" how many patches they stand for (ToMe's proportional
+            attention), or "ignore" it.
 
     Raises:
         ConfigError: names the first field that is wrong.
 
     Example:
-        >>> PruningConfig((PruningLayer(3, 0.8), PruningLayer(6, 0.7)), features="x")
+        >>> config = PruningConfig((PruningLayer(3, 0.8), PruningLayer(6, 0.7)), features="x")
+        >>> [layer.after_block for layer in config.layers]
+        [3, 6]
     """
 
     method: ClassVar[str] = "zero-tprune"
@@ -151,7 +175,7 @@ class PruningConfig:
 
     @property
     def merges(self) -> bool:
-        """Whether it goes beyond the paper: fields that its version of the file has not."""
+        """Whether it goes beyond the paper, by fields that version 1 of the file has not."""
         return (
             self.similar != "drop"
             or self.sizes != "ignore"

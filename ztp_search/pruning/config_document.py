@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from ztp_search.errors import ConfigError
+from ztp_search.pruning.config import MOST_BLOCKS, MOST_TOKENS
 from ztp_search.pruning.geometry import Geometry
 from ztp_search.validation import Section, broken_rule, first_error
 
@@ -55,6 +56,22 @@ class _Open(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
 
+SIZES = {
+    "depth": (1, MOST_BLOCKS),
+    "heads": (1, 10_000),
+    "embed_dim": (1, MOST_TOKENS),
+    "attn_dim": (1, MOST_TOKENS),
+    "patch_tokens": (1, MOST_TOKENS),
+    "prefix_tokens": (0, MOST_TOKENS),
+}
+MACS = (0, 10**15)
+"""Least and most of each size, far beyond any model's: what is read is counted with."""
+
+
+def _size(least: int, most: int) -> Any:
+    return Annotated[int, Field(ge=least, le=most)]
+
+
 _WholeNumber = Annotated[int, Field(ge=0)]
 _Count = Annotated[int, Field(ge=1)]
 
@@ -64,7 +81,8 @@ else:  # the fields of Geometry
     _Sizes = create_model(
         "_Sizes",
         __base__=Section,
-        **{name: (kind, ...) for name, kind in get_type_hints(Geometry).items()},
+        **{name: (kind if kind is bool else _size(*SIZES.get(name, MACS)), ...)
+            for name, kind in get_type_hints(Geometry).items()},
     )
 
 

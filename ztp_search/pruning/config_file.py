@@ -12,11 +12,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ztp_search.errors import ConfigError
+from ztp_search.files import YAML, parse_json, parse_yaml, read_text
 from ztp_search.pruning.config import PruningConfig, check_keys
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.pruning.geometry import Geometry
@@ -24,16 +24,17 @@ from ztp_search.pruning.methods import parse_config
 from ztp_search.pruning.schedule_file import is_schedule, read_schedule
 
 FORMAT = "ztp-search/pruning-config"
-YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
     """A configuration with what is known of it.
 
-    model: name, kwargs, weights, num_classes, weights_sha256, geometry.
-    evidence: accuracies on search and holdout images, measured speed.
-    provenance: study, seed, data, versions.
+    Attributes:
+        config: how the model is pruned.
+        model: name, kwargs, weights, num_classes, weights_sha256, geometry.
+        evidence: accuracies on search and holdout images, measured speed.
+        provenance: study, trial, seed, space, budget, data, runtime, versions.
     """
 
     config: PruningConfig
@@ -83,13 +84,12 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigFile:
             states tokens or GFLOPs that its rates do not give; names the first of them.
     """
     name = os.fspath(path)
+    text = read_text(path, "configuration file", ConfigError)
+    kind, parse = ("YAML", parse_yaml) if name.lower().endswith(YAML) else ("JSON", parse_json)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"configuration file {name} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # UnicodeDecodeError
-        raise ConfigError(f"configuration file {name} is no UTF-8 text: {error}") from None
-    data = _parsed(text, name)
+        data = parse(text)
+    except ValueError as error:
+        raise ConfigError(f"configuration file {name} is not valid {kind}: {error}") from None
     if is_schedule(data):
         return ConfigFile(read_schedule(data, name))
     _document().check_document(data, name)
@@ -113,7 +113,7 @@ def load_config(path: str | os.PathLike[str]) -> PruningConfig:
 
     Example:
         >>> config = load_config("best.json")
-        >>> ztp_search.apply(model, config)
+        >>> model = ztp_search.apply(model, config)
     """
     return read_config_file(path).config
 
@@ -153,28 +153,8 @@ def check_counts(
             )
 
 
-def _parsed(text: str, name: str) -> Any:
-    """What a file says; ConfigError of one line where it is not well-formed."""
-    if name.lower().endswith(YAML):
-        import yaml
-
-        try:
-            return yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"configuration file {name} is not valid YAML: {reason}") from None
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"configuration file {name} is not valid JSON: {error}") from None
-
-
 def _document() -> ModuleType:
     """The module that needs pydantic, which `import ztp_search` need not wait for."""
     from ztp_search.pruning import config_document
 
     return config_document
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")

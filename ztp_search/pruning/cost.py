@@ -17,7 +17,14 @@ from ztp_search.pruning.tokens import token_counts
 
 @dataclass(frozen=True, slots=True)
 class BlockCost:
-    """One block: `tokens` it computes on, its own macs, and those of the pruning layer after it."""
+    """One block, and the pruning layer behind it.
+
+    Attributes:
+        block: its number, from 1.
+        tokens: what it computes on, prefix included.
+        backbone: its own multiply-adds.
+        overhead: those of the pruning layer behind it.
+    """
 
     block: int
     tokens: int
@@ -26,6 +33,7 @@ class BlockCost:
 
     @property
     def total(self) -> int:
+        """Both together."""
         return self.backbone + self.overhead
 
 
@@ -33,10 +41,12 @@ class BlockCost:
 class Cost:
     """Multiply-adds per image of one configuration on one geometry.
 
-    backbone: the transformer with patch embedding and classifier.
-    overhead: what pruning adds (WPR, similarity, means of merged tokens).
-    total: their sum, which is what a budget bounds.
-    unpruned: the same model without pruning.
+    Attributes:
+        tokens: what each block computes on, prefix included, and what leaves the last one.
+        blocks: block by block.
+        backbone: the transformer with patch embedding and classifier.
+        overhead: what pruning adds (WPR, similarity, means of merged tokens).
+        unpruned: the same model without pruning.
     """
 
     tokens: tuple[int, ...]
@@ -47,6 +57,7 @@ class Cost:
 
     @property
     def total(self) -> int:
+        """Backbone and overhead, which is what a budget bounds."""
         return self.backbone + self.overhead
 
     def gflops(self) -> dict[str, float]:
@@ -66,8 +77,9 @@ def flops(geometry: Geometry, config: PruningConfig) -> Cost:
         ConfigError: the configuration does not fit the model.
 
     Example:
-        >>> flops(geometry, PruningConfig((PruningLayer(3, 0.8, 10, 5),))).gflops()["total"]
-        3.7046
+        >>> cost = flops(geometry, PruningConfig((PruningLayer(3, 0.8, 10, 5),)))
+        >>> cost.tokens[2:4], cost.total
+        ((197, 148), 3714451332)
     """
     tokens = token_counts(geometry, config)
     method, prefix = method_of(config), geometry.prefix_tokens

@@ -18,9 +18,10 @@ from torch import Tensor
 class Merged:
     """The tokens that a pruning layer merged into others.
 
-    tokens: their positions, (B, M).
-    into: the place among the kept tokens (prefix included) of the one that each ended in, (B, M);
-        -1 where that one was dropped in the end.
+    Attributes:
+        tokens: their positions, (B, M).
+        into: the place among the kept tokens (prefix included) of the one that each ended in,
+            (B, M); -1 where that one was dropped in the end.
     """
 
     tokens: Int[Tensor, "B M"]

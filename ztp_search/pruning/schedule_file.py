@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ztp_search.errors import ConfigError
-from ztp_search.pruning.config import PruningConfig, PruningLayer, check_keys
+from ztp_search.pruning.config import (
+    MOST_BLOCKS,
+    MOST_TOKENS,
+    PruningConfig,
+    PruningLayer,
+    check_keys,
+)
 from ztp_search.pruning.schedules import TOME
 
 R = "r"
 PRUNES, MERGES = "kept_after_prune", "kept_after_merge"
-MOST_BLOCKS, MOST_TOKENS = 1_000, 1_000_000
-"""Bounds on what is read."""
 
 
 def is_schedule(data: Any) -> bool:

@@ -112,13 +112,14 @@ def _directions(x: Float[Tensor, "B N F"]) -> Float[Tensor, "B N F"]:
 class Kept:
     """What one pruning layer leaves: ascending token positions, prefix included.
 
-    after_s, after_i: what is left once that stage is done; the later stage's is what the layer
-        leaves, (B, prefix + kept).
-    layer: the latter.
-    fallback: (B,) images for which the head filter left no head at some stage.
-    merged: which of the others went into which of those left; None where none is merged.
-    importance: of every token that came in, (B, N), as the last stage that ranked any saw it: 0
-        where an earlier stage had taken it out; None where no stage ranked any.
+    Attributes:
+        after_s, after_i: what is left once that stage is done; the later stage's is what the
+            layer leaves, (B, prefix + kept).
+        layer: the latter.
+        fallback: (B,) images for which the head filter left no head at some stage.
+        merged: which of the others went into which of those left; None where none is merged.
+        importance: of every token that came in, (B, N), as the last stage that ranked any saw it:
+            0 where an earlier stage had taken it out; None where no stage ranked any.
     """
 
     after_s: Int[Tensor, "B S"]

@@ -5,14 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import RenderableType
+
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.results.documents import config_file
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import best_table, layer_table
 from ztp_search.study import StoredTrial, StudyReader
 
 
-@dataclass(frozen=True, slots=True)
-class RankedTrial:
-    """One of the best trials. value: its accuracy on search images. file: what it exports."""
+@dataclass(frozen=True, slots=True, repr=False)
+class RankedTrial(Shown):
+    """One of the best trials.
+
+    Attributes:
+        number: of the trial.
+        value: its accuracy on the search images, a fraction of one.
+        file: what `export` writes of it.
+        tokens: what each block computes on, and what leaves the last one.
+        gflops: total, backbone, overhead, unpruned.
+    """
 
     number: int
     value: float
@@ -21,6 +33,7 @@ class RankedTrial:
     gflops: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
+        """Its part of the document."""
         return {
             "trial": self.number,
             "config": self.file.config.to_dict(),
@@ -29,10 +42,20 @@ class RankedTrial:
             "evidence": dict(self.file.evidence),
         }
 
+    def __rich__(self) -> RenderableType:
+        document = {**self.to_dict(), "provenance": {"trial": self.number}}
+        return layer_table(document, "Configuration")
 
-@dataclass(frozen=True, slots=True)
-class BestTrials:
-    """The best complete trials of a study, the best first."""
+@dataclass(frozen=True, slots=True, repr=False)
+class BestTrials(Shown):
+    """The best complete trials of a study.
+
+    Attributes:
+        study: its name.
+        storage: URL of its database, without a password.
+        objective: what `value` is of.
+        trials: the best first.
+    """
 
     study: str
     storage: str
@@ -47,6 +70,9 @@ class BestTrials:
             "objective": self.objective,
             "trials": [trial.to_dict() for trial in self.trials],
         }
+
+    def __rich__(self) -> RenderableType:
+        return best_table(self.to_dict())
 
 
 def best_trials(study: StudyReader, n: int) -> BestTrials:

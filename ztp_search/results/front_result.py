@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+
+from ztp_search.results.html import html_of, picture_html
 from ztp_search.results.measured import throughput
 from ztp_search.results.search_result import SearchResult
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import search_tables
 
 
-@dataclass(frozen=True, slots=True)
-class FrontResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class FrontResult(Shown):
     """What a search under several budgets has found.
 
-    results: of each budget, in the order in which they were given. seconds: of all of them.
-    figure: file that draws the front, None where none could be written.
+    Attributes:
+        results: of each budget, in the order in which they were given.
+        seconds: of all of them.
+        figure: file that draws the front, None where none could be written.
     """
 
     results: tuple[SearchResult, ...]
@@ -24,7 +32,7 @@ class FrontResult:
 
     @property
     def objective(self) -> str:
-        """What the accuracies are of: the name of the searches' objective."""
+        """The name of the objective that the accuracies are of."""
         return str(_winner(self.results[0])["provenance"]["objective"])
 
     @property
@@ -34,12 +42,9 @@ class FrontResult:
         `on_front` holds where no winner of fewer GFLOPs is as accurate. `speedup` is how many times
         as fast as the unpruned model a winner was measured to be, in batches.
         """
-        points = sorted((_point(each) for each in self.results), key=lambda point: point["gflops"])
-        highest = float("-inf")
-        for point in points:
-            point["on_front"] = point["accuracy"] > highest
-            highest = max(highest, point["accuracy"])
-        return points
+        return marked_front(
+            [budget_point(each.study, _winner(each), each.holdout) for each in self.results]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The document that `ztp-search --json` prints under several budgets."""
@@ -56,12 +61,37 @@ class FrontResult:
             document["figure"] = self.figure
         return document
 
+    def __rich__(self) -> RenderableType:
+        return search_tables(self.to_dict())
 
-def _point(result: SearchResult) -> dict[str, Any]:
-    best, holdout = _winner(result), result.holdout
+    def _repr_html_(self) -> str:
+        figure = None if self.figure is None else Path(self.figure)
+        return html_of(self.__rich__()) + picture_html(figure)
+
+
+def marked_front(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Points by GFLOPs, each marked as `on_front` where none of fewer GFLOPs is as accurate."""
+    points = sorted(points, key=lambda point: point["gflops"])
+    highest = float("-inf")
+    for point in points:
+        point["on_front"] = point["accuracy"] > highest
+        highest = max(highest, point["accuracy"])
+    return points
+
+
+def budget_point(
+    study: str, best: Mapping[str, Any], holdout: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The winner of a budget on holdout images, without any on search images.
+
+    Args:
+        study: its name.
+        best: the winner's configuration file.
+        holdout: the comparison on holdout images.
+    """
     objective = best["provenance"]["objective"]
     point = {
-        "study": result.study,
+        "study": study,
         "budget_gflops": best["provenance"]["budget"]["macs"] / 1e9,
         "trial": best["provenance"]["trial"],
         "gflops": best["gflops"]["total"],

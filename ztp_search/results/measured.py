@@ -6,19 +6,28 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import RenderableType
+
 from ztp_search.pruning.cost import Cost, cost_dict
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import cost_table, evaluation_table
 
 
-@dataclass(frozen=True, slots=True)
-class CostResult:
-    """Multiply-adds of one configuration. fvcore_macs: fvcore's count of the model as it runs."""
+@dataclass(frozen=True, slots=True, repr=False)
+class CostResult(Shown):
+    """Multiply-adds of one configuration.
+
+    Attributes:
+        cost: as the cost model counts them, block by block.
+        fvcore_macs: as fvcore counts the model that runs.
+    """
 
     cost: Cost
     fvcore_macs: int
 
     @property
     def gflops(self) -> dict[str, float]:
-        """total, backbone, overhead and unpruned, in GFLOPs per image."""
+        """GFLOPs per image by the names total, backbone, overhead and unpruned."""
         return self.cost.gflops()
 
     def to_dict(self) -> dict[str, Any]:
@@ -38,15 +47,23 @@ class CostResult:
             ],
         }
 
+    def __rich__(self) -> RenderableType:
+        return cost_table(self.to_dict())
 
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EvaluationResult(Shown):
     """One configuration and the unpruned model, measured on the same images.
 
-    top1, unpruned_top1: None where the images have no labels. agreement: with the unpruned model.
-    runtime: device, precision, batch_size, threads.
-    speed: machine, device, threads, `promised_speedup` by GFLOPs, and `measured`: a row per engine
-        and batch size (see `evaluation.speed.measure_speed`); None where it was not asked for.
+    Attributes:
+        images, image_set: how many, and of which set.
+        top1, unpruned_top1: accuracies, fractions of one; None where the images have no labels.
+        agreement: share of images of which both predict the same class.
+        gflops: total, backbone, overhead, unpruned.
+        runtime: device, precision, batch_size, threads.
+        speed: machine, device, threads, `promised_speedup` by GFLOPs, and `measured`: a row per
+            engine and batch size (see `evaluation.speed.measure_speed`); None where it was not
+            asked for.
     """
 
     images: int
@@ -77,6 +94,9 @@ class EvaluationResult:
             "images_per_second": self.images_per_second,
             "unpruned_images_per_second": self.unpruned_images_per_second,
         }
+
+    def __rich__(self) -> RenderableType:
+        return evaluation_table(self.to_dict())
 
 
 def throughput(speed: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from ztp_search.errors import ZtpError
-from ztp_search.results.whole_file import in_place_of
+from ztp_search.results.whole_file import check_place, in_place_of
 
 CANVASES: dict[str, type[FigureCanvasBase]] = {
     ".png": FigureCanvasAgg, ".svg": FigureCanvasSVG, ".pdf": FigureCanvasPdf,
@@ -34,10 +33,7 @@ def check_picture_path(path: Path) -> None:
             f"`output` must end in one of {', '.join(CANVASES)}, but got {path}; rename it"
         )
     with refused_in_one_line(path):
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        check_place(path)
 
 
 def save_picture(figure: Figure, path: Path, dots_per_inch: int = 100) -> None:

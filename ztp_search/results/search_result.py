@@ -7,14 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import RenderableType
+
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.results.documents import config_file, holdout_table
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import search_tables
 from ztp_search.study import StoredTrial, StudyReader
 
 
 @dataclass(frozen=True, slots=True)
 class TrialCounts:
-    """How many trials ended in which way: racing stops (prunes) what is not among the best."""
+    """How many trials ended in which way.
+
+    Attributes:
+        complete: seen all images.
+        pruned: stopped by racing, as not among the best.
+        failed: could not be evaluated.
+        running: not at their end.
+    """
 
     complete: int
     pruned: int
@@ -22,16 +33,20 @@ class TrialCounts:
     running: int
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class SearchResult(Shown):
     """What a search under one budget has found.
 
-    winner: the best configuration with its evidence, None while no trial is complete.
-    holdout: the comparison on images that chose nothing (`unpruned`, `paper_schedule`,
-        `candidates`, `verdict`), None without holdout images.
-    image_evaluations: of all trials, references and finalists, over all runs of the study.
-    racing: its rule and rungs, and image evaluations `in_full` and as they were.
-    seconds: of this run; None where the study was only read.
+    Attributes:
+        study: its name.
+        storage: URL of its database, without a password.
+        trials: how many ended in which way.
+        image_evaluations: of all trials, references and finalists, over all runs of the study.
+        racing: its rule and rungs, and image evaluations `in_full` and as they were.
+        winner: the best configuration with its evidence, None while no trial is complete.
+        holdout: the comparison on images that chose nothing (`unpruned`, `paper_schedule`,
+            `candidates`, `verdict`), None without holdout images.
+        seconds: of this run; None where the study was only read.
     """
 
     study: str
@@ -60,6 +75,9 @@ class SearchResult:
             "holdout": self.holdout,
         }
         return document if self.seconds is None else document | {"seconds": self.seconds}
+
+    def __rich__(self) -> RenderableType:
+        return search_tables(self.to_dict())
 
 
 def search_result(study: StudyReader, seconds: float | None = None) -> SearchResult:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import RenderableType
 
+from ztp_search.results.html import html_of, picture_html
+from ztp_search.results.shown import Shown
+from ztp_search.results.tables import visualization_table
 from ztp_search.results.token_maps import LayerMap
 
 
@@ -16,7 +21,10 @@ from ztp_search.results.token_maps import LayerMap
 class NamedOutput:
     """An output of the model: its index, its name where there is one, and its probability.
 
-    output: None where a logit was not finite. probability: None there, and of a label.
+    Attributes:
+        output: its index; None where a logit was not finite.
+        name: as the class map or ImageNet has it.
+        probability: None where a logit was not finite, and of a label.
     """
 
     output: int | None
@@ -24,6 +32,7 @@ class NamedOutput:
     probability: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """Its part of the document."""
         return {"class": self.output, "name": self.name, "probability": self.probability}
 
 
@@ -31,7 +40,11 @@ class NamedOutput:
 class ReducedImage:
     """One configuration on one image.
 
-    config: what it is called. gflops: as in a configuration file.
+    Attributes:
+        config: what it is called.
+        gflops: as in a configuration file.
+        prediction: of the pruned model.
+        layers: in order.
     """
 
     config: str
@@ -40,6 +53,7 @@ class ReducedImage:
     layers: tuple[LayerMap, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """Its part of the document."""
         return {
             "config": self.config,
             "gflops": dict(self.gflops),
@@ -67,6 +81,7 @@ class ImageView:
     reduced: tuple[ReducedImage, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """Its part of the document."""
         label = None
         if self.label is not None:
             label = {"class": self.label.output, "name": self.label.name}
@@ -78,12 +93,12 @@ class ImageView:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Visualization:
-    """What was drawn.
+@dataclass(frozen=True, slots=True, repr=False)
+class Visualization(Shown):
+    """What was drawn, or is to be; a notebook shows the picture too, unless that is a PDF.
 
     Attributes:
-        output: the file.
+        output: the file; "" where there is none.
         model: its name.
         patch_size: height and width of a patch in pixels.
         importance: whether the importance that layers ranked by is drawn too.
@@ -104,3 +119,9 @@ class Visualization:
             "importance": self.importance,
             "images": [image.to_dict() for image in self.images],
         }
+
+    def __rich__(self) -> RenderableType:
+        return visualization_table(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        return html_of(self.__rich__()) + picture_html(Path(self.output))

@@ -7,7 +7,6 @@ from ztp_search.samplers.base import Proposal, Sampler
 from ztp_search.samplers.cma_es import CmaEs
 from ztp_search.samplers.known import Known
 from ztp_search.samplers.monte_carlo import MonteCarlo
-from ztp_search.samplers.nsga2 import Nsga2
 from ztp_search.samplers.qmc import QuasiMonteCarlo
 from ztp_search.samplers.refine import Refine
 from ztp_search.samplers.surrogate import Surrogate
@@ -18,11 +17,11 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
     "qmc": QuasiMonteCarlo,
     "tpe": Tpe,
     "cma-es": CmaEs,
-    "nsga2": Nsga2,
     "surrogate": Surrogate,
 }
+"""Classes by name, the default first."""
 
 __all__ = [
-    "SAMPLERS", "AdaptiveSampler", "CmaEs", "Known", "MonteCarlo", "Nsga2", "Proposal",
-    "QuasiMonteCarlo", "Refine", "Sampler", "Surrogate", "Tpe",
+    "SAMPLERS", "AdaptiveSampler", "CmaEs", "Known", "MonteCarlo", "Proposal", "QuasiMonteCarlo",
+    "Refine", "Sampler", "Surrogate", "Tpe",
 ]  # fmt: skip

@@ -52,8 +52,9 @@ class Sampler(ABC):
 
     Example:
         >>> sampler = MonteCarlo(decoder, seed=0)
-        >>> sampler.propose(0).config.layers
-        (PruningLayer(after_block=1, …), …)
+        >>> cost_model = decoder.budget.cost_model(decoder.geometry)
+        >>> decoder.budget.holds(cost_model.total(sampler.propose(0).config))
+        True
     """
 
     generation: int | None = None
@@ -80,7 +81,7 @@ class Sampler(ABC):
         """The configuration of trial `index`, which is excluded from then on.
 
         Returns:
-            None where MAX_ATTEMPTS points have led to nothing new: the space seems exhausted.
+            None where MAX_ATTEMPTS points have led to nothing new, as the space seems exhausted.
 
         Raises:
             BudgetError: Whole numbers of tokens missed the budget at every attempt, and no

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ztp_search.errors import DataError, ZtpError
+from ztp_search.files import exists
 from ztp_search.pruning.budget import check_budgets
 from ztp_search.pruning.config_file import load_config
 from ztp_search.settings.options import (
@@ -95,7 +96,7 @@ def check_files(settings: DataSettings) -> None:
     if isinstance(data, Path) or (data is not None and data.startswith(("/", "./", "../"))):
         stated["data"] = data
     for name, path in stated.items():
-        if path is not None and path != "digits" and not Path(path).exists():
+        if path is not None and path != "digits" and not exists(path):
             raise ZtpError(f"`{name}` {path} does not exist; give its path")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ztp_search.errors import ConfigError, ZtpError
+from ztp_search.files import exists
 from ztp_search.pruning.config_file import ConfigFile
 from ztp_search.settings.options import DataSettings, EvaluateSettings, VisualizeSettings
 from ztp_search.settings.resolve_evaluation import (
@@ -87,7 +88,7 @@ def _files(settings: VisualizeSettings) -> tuple[Path, ...]:
             raise ZtpError(f"`{option}` {value} is of a data set; leave it or `image` out")
     paths = tuple(Path(path) for path in settings.image)
     for path in paths:
-        if not path.exists():
+        if not exists(path):
             raise ZtpError(f"`image` {path} does not exist; give its path")
     return paths
 

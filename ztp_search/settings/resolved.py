@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.config_file import ConfigFile
+from ztp_search.pruning.geometry import Geometry
 from ztp_search.space import SearchSpace
+from ztp_search.space.decoder import Decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,16 @@ class ResolvedSearch:
     candidates: int = 5
     enqueued: Mapping[str, PruningConfig] = field(default_factory=dict)
     speed: SpeedOptions = SpeedOptions()
+
+    def decoder(self, geometry: Geometry, budget: str) -> Decoder:
+        """What turns points into configurations of this model that meet one of the budgets.
+
+        Raises:
+            BudgetError: no configuration meets it; names the interval that can be met.
+            SpaceError: the space does not fit the model.
+        """
+        parsed = parse_budget(budget, geometry, self.tolerance, self.budget_counts)
+        return Decoder(self.space, geometry, parsed)
 
     def contract(self) -> dict[str, Any]:
         """What a resume must find unchanged, as far as it is known without model and images."""

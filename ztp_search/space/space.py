@@ -78,8 +78,9 @@ class BlockRange:
 class PerBlock:
     """An interval for each block.
 
-    stated: intervals of some blocks; where two of them hold a block, the first one counts.
-    other: the interval of all other blocks; None where there must be none.
+    Attributes:
+        stated: intervals of some blocks; where two of them hold a block, the first one counts.
+        other: the interval of all other blocks; None where there must be none.
     """
 
     stated: tuple[tuple[BlockRange, Interval], ...] = ()
@@ -110,16 +111,22 @@ class BlockSpace:
 class SearchSpace:
     """A space as its file states it; `blocks(depth)` binds it to a model.
 
-    name: of a shipped space, or the path of its file.
-    after_block: the blocks that a pruning layer may follow; None: all but the last.
-    layers: least and most pruning layers of one configuration.
-    kept: least and most share of the tokens that a layer keeps, by both stages.
-    merge_share: share of the tokens pruned by importance that are merged.
-    variants: named design variants that may be tried; those not named stand at their default.
-    model, data, defaults: what is searched where nothing but the space is named; empty in a space
-        for any model.
-    sha256: digest of what decides sampling, for the study's contract.
-    method: a name of `METHODS`.
+    Attributes:
+        name: of a shipped space, or the path of its file.
+        about: what it is for.
+        after_block: the blocks that a pruning layer may follow; None: all but the last.
+        layers: least and most pruning layers of one configuration.
+        retention: share of the tokens that stay by importance.
+        s_tokens: tokens taken by similarity.
+        wpr_iterations: of the ranking by importance.
+        v_min, v_max: thresholds of the head filter.
+        kept: least and most share of the tokens that a layer keeps, by both stages.
+        merge_share: share of the tokens pruned by importance that are merged.
+        variants: named design variants that may be tried; those not named stand at their default.
+        model, data, defaults: what is searched where nothing but the space is named; empty in a
+            space for any model.
+        sha256: digest of what decides sampling, for the study's contract.
+        method: a name of `METHODS`.
     """
 
     name: str
@@ -148,8 +155,9 @@ class SearchSpace:
                 that it has, or asks for more layers than there are locations.
 
         Example:
-            >>> load_space("deit_small").blocks(12)[0]
-            BlockSpace(block=1, retention=(0.5, 1.0), s_tokens=(0, 1000000), …)
+            >>> block = load_space("deit_small").blocks(12)[0]
+            >>> block.block, block.retention, block.wpr_iterations
+            (1, (0.5, 1.0), (30, 50))
         """
         numbers = self._locations(depth)
         rates = self._intervals("retention", self.retention, depth)

@@ -17,14 +17,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ztp_search.pruning.config import CHOICES
+from ztp_search.pruning.config import CHOICES, MOST_BLOCKS, MOST_ITERATIONS, MOST_TOKENS
 from ztp_search.space.space import BlockRange, Interval, PerBlock, Scale
 from ztp_search.validation import Section, broken_rule
 
-ALL = 1_000
-"""More blocks than a model has."""
-MANY = 1_000_000
-"""More tokens than a model has: half of those that come in is the most in any case."""
+MOST_CLASSES = 1_000_000
 
 
 class _Section(Section):
@@ -100,6 +97,8 @@ def _locations(value: Any) -> tuple[int, ...] | None:
         return None
     if not isinstance(value, list) or not value or not all(type(block) is int for block in value):
         raise broken_rule(f"must be 'all' or a list of blocks, but got {value!r}")
+    if max(value) > MOST_BLOCKS:
+        raise broken_rule(f"must hold blocks up to {MOST_BLOCKS}, but got {max(value)}")
     if value != sorted(set(value)):
         raise broken_rule(f"must ascend, each block once, but got {value!r}")
     return tuple(value)
@@ -128,6 +127,7 @@ def _choice(name: str) -> BeforeValidator:
 
 
 _bounds = _interval(0.0, 1e12)
+_layers = _interval(1, MOST_BLOCKS, int, {"all": MOST_BLOCKS})
 
 
 class _Scale(_Section):
@@ -158,10 +158,10 @@ class _Scale(_Section):
 
 class _Pruning(_Section):
     after_block: Annotated[tuple[int, ...] | None, PlainValidator(_locations)]
-    layers: Annotated[tuple[int, int], PlainValidator(_interval(1, ALL, int, {"all": ALL}))]
+    layers: Annotated[tuple[int, int], PlainValidator(_layers)]
     retention: Annotated[PerBlock, _per_block(0.0001, 1.0)]
-    s_tokens: Annotated[PerBlock, _per_block(0, MANY, int, {"half": MANY})]
-    wpr_iterations: Annotated[PerBlock, _per_block(1, 10_000, int)]
+    s_tokens: Annotated[PerBlock, _per_block(0, MOST_TOKENS, int, {"half": MOST_TOKENS})]
+    wpr_iterations: Annotated[PerBlock, _per_block(1, MOST_ITERATIONS, int)]
     v_min: _Scale
     v_max: _Scale
     kept: Annotated[PerBlock, _per_block(0.0001, 1.0)] = PerBlock(other=(0.0, 1.0))
@@ -191,7 +191,7 @@ class _Model(_Section):
     name: str = ""
     kwargs: dict[str, Any] = {}
     weights: str = ""
-    num_classes: int = 0
+    num_classes: Annotated[int, Field(ge=0, le=MOST_CLASSES)] = 0
     preprocessing: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ztp_search.errors import SpaceError
+from ztp_search.files import is_file, parse_yaml, read_text
 from ztp_search.pruning.config import CHOICES
 from ztp_search.space.space import SearchSpace
 
@@ -77,8 +78,8 @@ def load_space(name_or_path: str) -> SearchSpace:
             and fix.
 
     Example:
-        >>> load_space("deit_small").layers
-        (2, 6)
+        >>> load_space("deit_small").variants["similar"]
+        ('drop', 'merge')
     """
     source = _find(name_or_path, Path())
     if source is None:
@@ -113,14 +114,10 @@ def _find(name_or_path: str, folder: Path) -> _Source | None:
     if name_or_path in shipped:
         return _Source(name_or_path, shipped[name_or_path], name_or_path)
     path = folder / name_or_path
-    if not path.is_file():
+    if not is_file(path):
         return None
     name = str(path) if folder.parts else name_or_path
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(f"search space {name} cannot be read: {error}") from None
-    return _Source(name, text, str(path.resolve()))
+    return _Source(name, read_text(path, "search space", SpaceError), str(path.resolve()))
 
 
 def _space(source: _Source) -> SearchSpace:
@@ -170,10 +167,9 @@ def _document(
 
 def _load_yaml(source: _Source) -> Any:
     try:
-        return yaml.safe_load(source.text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-99-99
-        line = " ".join(str(error).split())
-        raise SpaceError(f"{source.name}: this is no valid YAML: {line}") from None
+        return parse_yaml(source.text)
+    except ValueError as error:
+        raise SpaceError(f"{source.name}: this is no valid YAML: {error}") from None
 
 
 def _base(base: Any, source: _Source, derived: tuple[_Source, ...]) -> _Source:

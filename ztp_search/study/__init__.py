@@ -1,6 +1,5 @@
 """The study in an Optuna database: read by any number of processes, driven by one."""
 
-from ztp_search.study.connection import dashboard_storage
 from ztp_search.study.driver import StudyDriver
 from ztp_search.study.reader import StudyReader, existing
 from ztp_search.study.trial import NewTrial, StoredTrial, Update
@@ -12,7 +11,6 @@ __all__ = [
     "StudyDriver",
     "StudyReader",
     "Update",
-    "dashboard_storage",
     "existing",
     "parse_url",
     "redact",

@@ -5,22 +5,29 @@ Studies and their attributes go through Optuna's public interface here, trials t
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 
 from ztp_search.errors import StudyError
 from ztp_search.study.lock import table_lock
+from ztp_search.study.outage import Unreachable, is_outage, waited
 from ztp_search.study.rows import to_json
 from ztp_search.study.url import parse_url, redact, sqlite_path
+
+T = TypeVar("T")
+STUDIES = models.StudyModel.__table__
+ATTRS = models.StudyUserAttributeModel.__table__
 
 WAL = "journal_mode=WAL"
 """Readers and the writer do not block each other; needs a local disk, and to write to the file."""
@@ -44,6 +51,8 @@ class Database:
         self.optuna = storage
         self.engine: sa.Engine = storage.engine
         self._closed = False
+        self._say: Callable[[str], object] | None = None
+        self._guard: Callable[[bool], None] | None = None
 
     @classmethod
     def create(cls, storage: str) -> Database:
@@ -55,7 +64,7 @@ class Database:
                 path.parent.mkdir(parents=True, exist_ok=True)
             # Two that come first at the same time would both create the tables.
             with nullcontext() if path is None else table_lock(path):
-                return cls(url, _optuna_storage(url, _options(path, WAL), create=True))
+                return cls(url, _optuna_storage(url, _options(url, path, WAL), create=True))
 
     @classmethod
     def find(cls, storage: str) -> Database | None:
@@ -65,7 +74,7 @@ class Database:
         with explained(url):
             if path is not None and not path.exists():
                 return None
-            options = _frozen_options(path) if path and _is_frozen(path) else _options(path)
+            options = _frozen_options(path) if path and _is_frozen(path) else _options(url, path)
             if not _has_tables(url, options):
                 return None
             return cls(url, _optuna_storage(url, options, create=False))
@@ -83,33 +92,36 @@ class Database:
 
     def starts(self) -> dict[str, str]:
         """When the driver of each study started, by the study's name."""
-        with self.explained():
-            studies = self.optuna.get_all_studies()
-        return {
-            each.study_name: each.user_attrs["driver"]["started"]
-            for each in studies
-            if "driver" in each.user_attrs
-        }
+        query = sa.select(STUDIES.c.study_name, ATTRS.c.value_json).join_from(STUDIES, ATTRS)
+        query = query.where(ATTRS.c.key == "driver")
+        rows = self.read(lambda connection: connection.execute(query).all())
+        return {name: json.loads(text)["started"] for name, text in rows}
 
     def study_id(self, name: str) -> int:
         """Optuna's number of a study that exists."""
-        with self.explained():
-            return self.optuna.get_study_id_from_name(name)
+        return self.call(lambda: self.optuna.get_study_id_from_name(name))
 
     def attributes(self, study: int) -> dict[str, Any]:
         """All attributes of a study, the reserved ones too."""
-        with self.explained():
-            return self.optuna.get_study_user_attrs(study)
+        return self.call(lambda: self.optuna.get_study_user_attrs(study))
 
     def set_attribute(self, study: int, key: str, value: Any) -> None:
         """Store a JSON value over what stood there."""
         to_json(value)  # refuses NaN, which Optuna would store
-        with self.explained():
-            self.optuna.set_study_user_attr(study, key, value)
+        self.call(lambda: self.optuna.set_study_user_attr(study, key, value), writes=True)
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """What `work` reads over a connection on which nothing changes between its queries."""
+
+        def once() -> T:
+            with self.snapshot() as connection:
+                return work(connection)
+
+        return self.call(once)
 
     @contextmanager
     def snapshot(self) -> Iterator[sa.Connection]:
-        """A connection to read with, on which nothing changes between its queries."""
+        """The connection that `read` reads over, for who waits for no outage."""
         with self.explained(), self.engine.connect() as connection:
             if self.url.get_backend_name() == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # which Python leaves out before a SELECT
@@ -117,11 +129,52 @@ class Database:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
-    @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
-        """A connection to write with: all of it is stored at the end, or nothing."""
-        with self.explained(), self.engine.begin() as connection:
-            yield connection
+    def write(self, work: Callable[[sa.Connection, bool], T]) -> T:
+        """What `work` returns, whose changes are all stored at its end, or none.
+
+        Args:
+            work: of a connection and whether it was tried before. Then an outage came between,
+                and what it was to store may be there: the commit, or the word of it, was lost.
+        """
+        tries = 0
+
+        def once() -> T:
+            nonlocal tries
+            tries += 1
+            with self.engine.begin() as connection:
+                return work(connection, tries > 1)
+
+        return self.call(once, writes=True)
+
+    def call(self, work: Callable[[], T], writes: bool = False) -> T:
+        """What `work` returns; what the database raises is a StudyError.
+
+        Where outages are waited for, `work` is tried again after one, so it must be one whose
+        second time changes nothing.
+        """
+        tries = 0
+
+        def once() -> T:
+            nonlocal tries
+            tries += 1
+            with self.explained():
+                if writes and self._guard is not None:
+                    self._guard(tries > 1)
+                return work()
+
+        return once() if self._say is None else waited(once, self._say)
+
+    def wait_for_outages(
+        self, say: Callable[[str], object], guard: Callable[[bool], None]
+    ) -> None:
+        """Wait for the database from now on where it goes away, instead of raising.
+
+        Args:
+            say: told in a line when waiting begins and ends.
+            guard: called before everything that is written, with whether an outage came before;
+                raises where this process has lost the right to.
+        """
+        self._say, self._guard = say, guard
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -138,18 +191,16 @@ class Database:
         self.engine.dispose()
 
 
-def dashboard_storage(storage: str) -> RDBStorage:
-    """The database as Optuna's own tools take it; StudyError where there is none."""
-    return Database.open(storage).optuna
-
-
 def no_study(shown: str) -> StudyError:
     return StudyError(f"{shown} holds no study yet; run a search first")
 
 
 @contextmanager
 def explained(url: sa.URL) -> Iterator[None]:
-    """Turns what the database or its driver raises into one line without a password."""
+    """Turns what the database or its driver raises into one line without a password.
+
+    It is a StudyError: `Unreachable` where the database may come back.
+    """
     try:
         yield
     except ImportError as error:
@@ -165,7 +216,8 @@ def explained(url: sa.URL) -> Iterator[None]:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         for secret in (url.password, *url.query.values()):
             reason = reason.replace(str(secret), "***") if secret else reason
-        raise StudyError(f"the study database {_shown(url)} cannot be used: {reason}") from None
+        kind = Unreachable if is_outage(error) else StudyError
+        raise kind(f"the study database {_shown(url)} cannot be used: {reason}") from None
 
 
 def _shown(url: sa.URL) -> str:
@@ -190,12 +242,26 @@ def _has_tables(url: sa.URL, options: dict[str, Any]) -> bool:
         engine.dispose()
 
 
-def _options(path: Path | None, *pragmas: str) -> dict[str, Any]:
+def _options(url: sa.URL, path: Path | None, *pragmas: str) -> dict[str, Any]:
     """Options of the engine; pragmas: more of them for every connection to an SQLite file."""
     if path is None:
-        return {"pool_pre_ping": True}
+        return {"pool_pre_ping": True, "connect_args": _connect_args(url)}
     every = ("busy_timeout=60000", *pragmas, "synchronous=NORMAL")  # commits wait for no disk
     return {"pool_events": [(partial(_set_pragmas, every), "connect")]}
+
+
+def _connect_args(url: sa.URL) -> dict[str, Any]:
+    """So that a server that has vanished is noticed in a minute or two, not in two hours.
+
+    What the URL itself says comes first.
+    """
+    if not url.get_driver_name().startswith("psycopg"):
+        return {}
+    wanted = {
+        "connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10,
+        "keepalives_count": 3, "tcp_user_timeout": 60_000,
+    }  # fmt: skip
+    return {name: value for name, value in wanted.items() if name not in url.query}
 
 
 def _set_pragmas(pragmas: tuple[str, ...], connection: Any, _: object) -> None:

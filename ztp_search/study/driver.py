@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -20,11 +24,25 @@ from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.methods import parse_config
 from ztp_search.study.connection import Database
 from ztp_search.study.contract import PREFIX, contract_of, is_reserved, refuse_differences
-from ztp_search.study.lock import take_study_lock
+from ztp_search.study.lock import StudyLock, take_study_lock
+from ztp_search.study.outage import Unreachable
 from ztp_search.study.parameters import Parameter, Ranges, parameter_rows, parameters_of
 from ztp_search.study.reader import StudyReader
-from ztp_search.study.rows import STATES, insert_running, read_states, to_json, update_running
+from ztp_search.study.rows import (
+    STATES,
+    insert_running,
+    inserted,
+    read_states,
+    to_json,
+    update_running,
+    updated,
+)
 from ztp_search.study.trial import NewTrial, Update
+
+LOG = logging.getLogger(__name__)
+
+LOCK_CHECK_SECONDS = 5.0
+"""A driver makes sure that often, where it writes, that its lock is not lost."""
 
 
 class StudyDriver(StudyReader):
@@ -41,13 +59,14 @@ class StudyDriver(StudyReader):
         database: Database,
         name: str,
         id: int,
-        release: Callable[[], object],
+        lock: StudyLock,
         parameters: Mapping[str, Parameter],
         begun: Begun,
     ) -> None:
-        """Use `open`: it takes the lock that `release` gives back."""
+        """Use `open`, which takes the lock."""
         super().__init__(database, name, id)
-        self._release = release
+        self._lock = lock
+        self._checked = time.monotonic()
         self._parameters = parameters
         self._begun = begun
 
@@ -60,6 +79,7 @@ class StudyDriver(StudyReader):
         *,
         blocks: Sequence[int],
         ranges: Ranges,
+        say: Callable[[str], object] = LOG.warning,
     ) -> StudyDriver:
         """Create the study, or resume it, as its only driver.
 
@@ -70,6 +90,7 @@ class StudyDriver(StudyReader):
             blocks: every block that a pruning layer may follow.
             ranges: lowest and highest value of each parameter (`block03.retention`, …, `v_max`),
                 or the names that it takes.
+            say: told in a line when the database goes away, which is waited for, and comes back.
 
         Raises:
             StudyError: another process drives the study, a value of the contract differs, or
@@ -81,15 +102,17 @@ class StudyDriver(StudyReader):
             database = Database.create(storage)
             held.callback(database.close)
             id = _find_or_create(database, name)
-            release = _lock(database, name, id)
-            held.callback(release)
+            lock = _lock(database, name, id)
+            held.callback(lock.release)
             begun = _begun(database, name, id)
             _agree(database, name, id, asked, resumed=begun.count > 0)
-            driver = cls(database, name, id, release, parameters, begun)
+            driver = cls(database, name, id, lock, parameters, begun)
             driver.take_turn()
             # The storage's call, as the study's own is experimental and warns.
+            metric = f"{contract.get('objective', 'accuracy')}, fraction of one"
             with database.explained():
-                database.optuna.set_study_system_attr(id, "study:metric_names", ["accuracy"])
+                database.optuna.set_study_system_attr(id, "study:metric_names", [metric])
+            database.wait_for_outages(say, driver._keep_lock)
             held.pop_all()
         return driver
 
@@ -133,9 +156,14 @@ class StudyDriver(StudyReader):
                 raise ValueError(f"trial {number} of study {self.name!r} {why}")
         if not updates:
             return
-        with self._database.transaction() as connection:
-            if not update_running(connection, {running[each.number][0]: each for each in updates}):
+        by_row = {running[each.number][0]: each for each in updates}
+
+        def store(connection: sa.Connection, again: bool) -> None:
+            stored = again and updated(connection, by_row)
+            if not stored and not update_running(connection, by_row):
                 raise StudyError(self._finished_by_another(updates))
+
+        self._database.write(store)
         for each in updates:
             if each.state != "running":
                 del running[each.number]
@@ -149,15 +177,41 @@ class StudyDriver(StudyReader):
     def take_turn(self) -> None:
         """Count as the study whose driver started last; of several, the one that is worked on."""
         started = datetime.now(UTC).isoformat(timespec="microseconds")
-        driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+        driver = {**_this_process(), "started": started}
         self._database.set_attribute(self.id, "driver", driver)
 
     def close(self) -> None:
         """Disconnect; another process may drive the study."""
         try:
-            self._release()
+            with contextlib.suppress(sa.exc.SQLAlchemyError):  # then the lock is lost already
+                self._lock.release()
         finally:
             super().close()
+
+    def _keep_lock(self, after_outage: bool) -> None:
+        """See to it that the study is this process's still, before something is written.
+
+        A server gives the lock away when it goes down, or loses the connection that holds it.
+        """
+        now = time.monotonic()
+        if not after_outage and now < self._checked + LOCK_CHECK_SECONDS:
+            return
+        if not self._lock.held():
+            self._take_lock_again()
+        self._checked = now
+
+    def _take_lock_again(self) -> None:
+        with contextlib.suppress(sa.exc.SQLAlchemyError):
+            self._lock.release()
+        lock = take_study_lock(self._database.url, self._database.engine, self.id)
+        driver = self._database.optuna.get_study_user_attrs(self.id).get("driver", {})
+        if {**driver, **_this_process()} != driver:
+            if lock is not None:
+                lock.release()
+            raise _driven(self.name, driver)
+        if lock is None:  # the server has yet to notice that the connection of the lock is gone
+            raise Unreachable(f"the lock of study {self.name!r} is held by a lost connection")
+        self._lock = lock
 
     def _insert(self, new: Sequence[NewTrial]) -> dict[int, int]:
         """Insert trials; returns their rows by number."""
@@ -166,12 +220,18 @@ class StudyDriver(StudyReader):
              {**trial.attrs, "config": trial.config.to_dict()})
             for trial in new
         ]  # fmt: skip
-        with self._database.transaction() as connection:
+        configs = {trial.number: trial.config.to_dict() for trial in new}
+
+        def store(connection: sa.Connection, again: bool) -> dict[int, int]:
+            if again and (there := inserted(connection, self.id, configs)):
+                return there
             row_of, count = insert_running(connection, self.id, rows)
             theirs = count - len(new) - self._begun.count
             if theirs:
                 raise _not_ours(f"another program has added {theirs} trials to {self.name!r}")
-        return row_of
+            return row_of
+
+        return self._database.write(store)
 
     def _check_running(self, trial: NewTrial) -> None:
         """Refuse a trial that is stored unless it is running, with the same configuration."""
@@ -183,8 +243,9 @@ class StudyDriver(StudyReader):
             )
 
     def _finished_by_another(self, updates: Sequence[Update]) -> str:
-        with self._database.snapshot() as connection:  # without our own transaction's changes
-            states = {number: state for number, _, state, _ in read_states(connection, self.id)}
+        # over another connection, which does not see our own transaction's changes
+        rows = self._database.read(lambda each: read_states(each, self.id))
+        states = {number: state for number, _, state, _ in rows}
         theirs = [u.number for u in updates if states.get(u.number) != TrialState.RUNNING]
         return (
             f"another program has finished trial {min(theirs, default='?')} of study "
@@ -213,24 +274,31 @@ def _find_or_create(database: Database, name: str) -> int:
             return database.optuna.create_new_study([StudyDirection.MAXIMIZE], name)
 
 
-def _lock(database: Database, name: str, id: int) -> Callable[[], object]:
-    """Take the study's lock, and return what releases it; StudyError where it is driven."""
+def _lock(database: Database, name: str, id: int) -> StudyLock:
+    """Take the study's lock; StudyError where it is driven."""
     with database.explained():
-        release = take_study_lock(database.url, database.engine, id)
-    if release is None:
-        driver = database.attributes(id).get("driver", {"pid": "unknown", "host": "its way up"})
-        raise StudyError(
-            f"a study has one driver, and process {driver['pid']} on {driver['host']} drives "
-            f"{name!r}; wait for it, stop it, or use another `study` name"
-        )
-    return release
+        lock = take_study_lock(database.url, database.engine, id)
+    if lock is None:
+        raise _driven(name, database.attributes(id).get("driver"))
+    return lock
+
+
+def _driven(name: str, driver: Mapping[str, Any] | None) -> StudyError:
+    driver = driver or {"pid": "unknown", "host": "its way up"}
+    return StudyError(
+        f"a study has one driver, and process {driver['pid']} on {driver['host']} drives "
+        f"{name!r}; wait for it, stop it, or use another `study` name"
+    )
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def _begun(database: Database, name: str, id: int) -> Begun:
     """What is stored; StudyError unless all of it is ours."""
-    with database.snapshot() as connection:
-        rows = read_states(connection, id)
-        directions = database.optuna.get_study_directions(id)
+    rows = database.read(lambda each: read_states(each, id))
+    directions = database.call(lambda: database.optuna.get_study_directions(id))
     foreign = [
         number
         for i, (number, _, state, text) in enumerate(rows)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -23,7 +25,19 @@ def table_lock(database: Path) -> AbstractContextManager[object]:
     return _file_lock(f"{database}.lock")
 
 
-def take_study_lock(url: sa.URL, engine: sa.Engine, study: int) -> Callable[[], object] | None:
+@dataclass(frozen=True, slots=True)
+class StudyLock:
+    """The right to drive a study.
+
+    release: gives it back. held: whether it still is this process's; a server's lock is lost with
+    its connection.
+    """
+
+    release: Callable[[], object]
+    held: Callable[[], bool]
+
+
+def take_study_lock(url: sa.URL, engine: sa.Engine, study: int) -> StudyLock | None:
     """Try, without waiting, to become the study's only driver.
 
     Args:
@@ -32,7 +46,7 @@ def take_study_lock(url: sa.URL, engine: sa.Engine, study: int) -> Callable[[], 
         study: Optuna's number of the study.
 
     Returns:
-        What releases the lock; None where another driver holds it.
+        The lock; None where another driver holds it.
     """
     database = sqlite_path(url)
     if database is not None:
@@ -46,20 +60,19 @@ def _file_lock(path: str) -> FileLock:
     return FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
-def _take_file_lock(path: str) -> Callable[[], object] | None:
+def _take_file_lock(path: str) -> StudyLock | None:
     lock = _file_lock(path)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         return None
-    return lock.release
+    return StudyLock(lock.release, lambda: True)
 
 
-def _take_server_lock(url: sa.URL, engine: sa.Engine, study: int) -> Callable[[], object] | None:
+def _take_server_lock(url: sa.URL, engine: sa.Engine, study: int) -> StudyLock | None:
     """The lock lasts as long as the connection that took it.
 
-    So no pooler may share connections between transactions. Where the connection is lost,
-    `StudyDriver.start` still refuses the trials of a second driver.
+    So no pooler may share connections between transactions.
     """
     digest = hashlib.sha256(f"ztp-search {url.database} {study}".encode()).digest()
     key = int.from_bytes(digest[:8], "big", signed=True)
@@ -72,4 +85,12 @@ def _take_server_lock(url: sa.URL, engine: sa.Engine, study: int) -> Callable[[]
         # MariaDB names locks by text alone.
         if not connection.scalar(query, {"key": str(key) if mysql else key}):
             return None
-        return held.pop_all().close
+        return StudyLock(held.pop_all().close, partial(_answers, connection))
+
+
+def _answers(connection: sa.Connection) -> bool:
+    try:
+        connection.scalar(sa.text("SELECT 1"))
+    except sa.exc.SQLAlchemyError:
+        return False
+    return True

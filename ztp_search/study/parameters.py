@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,30 +78,43 @@ def named_values(config: PruningConfig) -> dict[str, Any]:
     return values
 
 
+def every_value(config: PruningConfig, names: Collection[str]) -> dict[str, Any]:
+    """The value of every parameter; of a block where no layer stands, what a layer does nothing by.
+
+    Args:
+        config: of the space whose parameters these are.
+        names: of all parameters, as `parameters_of` has them.
+
+    Raises:
+        ValueError: a pruning layer stands where no parameter is for it.
+    """
+    method = method_of(config)
+    stated = {
+        name: value
+        for name, value in named_values(config).items()
+        if name in names or name not in method.choices  # which a space need not search
+    }
+    out = {
+        name: stated.pop(name) if name in stated else method.neutral[name.partition(".")[2]]
+        for name in names
+    }
+    if stated:
+        raise ValueError(f"{', '.join(stated)}: no pruning layer of this study may stand there")
+    return out
+
+
 def parameter_rows(
     config: PruningConfig, parameters: Mapping[str, Parameter]
 ) -> list[dict[str, Any]]:
     """Rows of the parameter table, one for every parameter of the study."""
-    method = method_of(config)
-    neutral = method.neutral
-    values = {
-        name: value
-        for name, value in named_values(config).items()
-        if name in parameters or name not in method.choices  # which a space need not search
-    }
-    rows = []
-    for name, each in parameters.items():
-        value = values.pop(name) if name in values else neutral[name.partition(".")[2]]
-        rows.append(
-            {
-                "param_name": name,
-                "param_value": _stored(name, value, each.distribution),
-                "distribution_json": each.text,
-            }
-        )
-    if values:
-        raise ValueError(f"{', '.join(values)}: no pruning layer of this study may stand there")
-    return rows
+    return [
+        {
+            "param_name": name,
+            "param_value": _stored(name, value, parameters[name].distribution),
+            "distribution_json": parameters[name].text,
+        }
+        for name, value in every_value(config, parameters).items()
+    ]
 
 
 def _stored(

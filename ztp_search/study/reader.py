@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from ztp_search.errors import StudyError
@@ -28,8 +29,8 @@ class StudyReader:
         id: Optuna's number of the study in this database.
 
     Example:
-        with StudyReader.open("sqlite:///ztp-runs/studies.db") as study:
-            print(study.name, [trial.value for trial in study.best(10)])
+        >>> with StudyReader.open("sqlite:///ztp-runs/studies.db") as study:
+        ...     accuracies = [trial.value for trial in study.best(10)]
     """
 
     def __init__(self, database: Database, name: str, id: int) -> None:
@@ -67,8 +68,7 @@ class StudyReader:
 
     def trials(self) -> list[StoredTrial]:
         """All trials by number; those that another program added are left out with a warning."""
-        with self._database.snapshot() as connection:
-            return self._ours(*read_trials(connection, self.id))
+        return self._ours(*self._database.read(lambda each: read_trials(each, self.id)))
 
     def best(self, n: int) -> list[StoredTrial]:
         """The n best complete trials: highest score, then least loss, then fewest GFLOPs.
@@ -76,15 +76,17 @@ class StudyReader:
         The driver stores scores when trials have ended; without any, their values count.
         """
         scores = self.attributes().get("scores", {})
-        with self._database.snapshot() as connection:
+
+        def read(connection: sa.Connection) -> tuple[list[StoredTrial], list[int]]:
             least = None if scores else read_best_value(connection, self.id, max(1, n))
-            complete = self._ours(*read_trials(connection, self.id, least or 0.0))
+            return read_trials(connection, self.id, least or 0.0)
+
+        complete = self._ours(*self._database.read(read))
         return sorted(complete, key=lambda trial: rank(trial, scores))[:n]
 
     def finished(self) -> int:
         """How many trials are at their end."""
-        with self._database.snapshot() as connection:
-            rows = read_states(connection, self.id)
+        rows = self._database.read(lambda each: read_states(each, self.id))
         return sum(state != TrialState.RUNNING for _, _, state, _ in rows)
 
     def attributes(self) -> dict[str, Any]:
@@ -96,6 +98,21 @@ class StudyReader:
     def contract(self) -> dict[str, Any]:
         """What a resume must find unchanged, as stored."""
         return contract_of(self._database.attributes(self.id))
+
+    def siblings(self) -> list[StudyReader]:
+        """The studies of the same search under other budgets, by name; they share the connection.
+
+        Their contracts are the same but for what follows from the budget.
+        """
+        mine = self.contract
+        found = []
+        for name in sorted(self._database.starts().keys() - {self.name}):
+            id = self._database.study_id(name)
+            other = contract_of(self._database.attributes(id))
+            same = _without_budget(other) == _without_budget(mine)
+            if same and other.get("budget") != mine.get("budget"):
+                found.append(StudyReader(self._database, name, id))
+        return found
 
     def check(self, asked: Mapping[str, Any]) -> None:
         """Refuse early what `StudyDriver.open` would refuse.
@@ -127,6 +144,10 @@ class StudyReader:
                 self.name, len(foreign), foreign[0],
             )  # fmt: skip
         return trials
+
+
+def _without_budget(contract: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in contract.items() if key not in ("budget", "parameters")}
 
 
 @contextmanager

@@ -96,6 +96,14 @@ def read_states(
     return [(number, row, state, text) for number, row, state, text in connection.execute(query)]
 
 
+def finished_trials(connection: sa.Connection, study: int) -> tuple[int, int]:
+    """How many trials there are, and how many of them are at their end."""
+    mine = TRIALS.c.study_id == study
+    ended = sa.func.sum(sa.case((TRIALS.c.state == TrialState.RUNNING, 0), else_=1))
+    count, done = connection.execute(sa.select(sa.func.count(), ended).where(mine)).one()
+    return count, int(done or 0)
+
+
 def insert_running(
     connection: sa.Connection,
     study: int,
@@ -123,6 +131,34 @@ def insert_running(
         )
         _insert_attrs(connection, {row_of[number]: attrs for number, _, attrs in trials})
     return row_of, count
+
+
+def inserted(
+    connection: sa.Connection, study: int, configs: Mapping[int, Any]
+) -> dict[int, int]:
+    """The rows of running trials by number, if all of these are there already; else none.
+
+    configs: JSON value of each one's configuration, by number.
+    """
+    texts = {number: to_json(config) for number, config in configs.items()}
+    found = {
+        number: row
+        for number, row, state, text in read_states(connection, study)
+        if number in texts and state == TrialState.RUNNING and text == texts[number]
+    }
+    return found if found.keys() == texts.keys() else {}
+
+
+def updated(connection: sa.Connection, updates: Mapping[int, Update]) -> bool:
+    """Whether these updates, by row, are stored already; those of a rung alone may be again."""
+    ends = {row: STATE_OF[each.state] for row, each in updates.items() if each.state != "running"}
+    query = sa.select(TRIALS.c.trial_id, TRIALS.c.state)
+    there = {
+        row: state
+        for part in _parts(list(ends))
+        for row, state in connection.execute(query.where(TRIALS.c.trial_id.in_(part)))
+    }
+    return bool(ends) and there == ends
 
 
 def update_running(connection: sa.Connection, updates: Mapping[int, Update]) -> bool:

@@ -60,11 +60,13 @@ class Update:
 class StoredTrial:
     """One trial as the database has it.
 
-    number: the sampler's index of the trial, from 0.
-    state: running, complete, pruned or failed; a dead driver's trials stay running.
-    value: estimate of accuracy, a fraction of one; None while running and where it failed.
-    attrs: what came with `start` and the updates; a failed one has `failure`.
-    rungs: the estimate at each rung that was finished, by images seen.
+    Attributes:
+        number: the sampler's index of the trial, from 0.
+        state: running, complete, pruned or failed; a dead driver's trials stay running.
+        value: estimate of accuracy, a fraction of one; None while running and where it failed.
+        config: how it prunes.
+        attrs: what came with `start` and the updates; a failed one has `failure`.
+        rungs: the estimate at each rung that was finished, by images seen.
     """
 
     number: int

@@ -16,6 +16,7 @@ from ztp_search.cli.commands import (
     dashboard,
     evaluate,
     export,
+    report,
     search,
     spaces,
     visualize,
@@ -36,6 +37,6 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Command] = {
     command.NAME: command
-    for command in (search, best, evaluate, cost, visualize, export, dashboard, spaces)
+    for command in (search, best, evaluate, cost, visualize, report, export, dashboard, spaces)
 }
 """`search` is the default: it goes by `ztp-search` alone."""

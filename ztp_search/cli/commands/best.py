@@ -7,7 +7,7 @@ import argparse
 from ztp_search import api
 from ztp_search.cli.arguments import Parser, add_json, add_storage, positive, storage_of
 from ztp_search.cli.output import print_result
-from ztp_search.cli.tables import best_table
+from ztp_search.results.tables import best_table
 
 NAME = "best"
 HELP = "list the best trials with their evidence"

@@ -7,7 +7,7 @@ import argparse
 from ztp_search import api
 from ztp_search.cli.arguments import Parser, add_json, add_model, settings_of
 from ztp_search.cli.output import print_result
-from ztp_search.cli.tables import cost_table
+from ztp_search.results.tables import cost_table
 from ztp_search.settings import ModelSettings
 
 NAME = "cost"

@@ -16,10 +16,11 @@ def add_arguments(parser: Parser) -> None:
     add("--host", default="127.0.0.1", metavar="ADDRESS",
         help="address to listen on (default %(default)s); it has no password: think before you "
              "leave loopback")
-    add("--port", type=port, default=8080, metavar="N", help="(default %(default)s)")
+    add("--port", type=port, default=8080, metavar="N",
+        help="port to listen on (default %(default)s)")
     add("--allow-edit", action="store_true", default=False,
         help="let visitors change and delete studies (default: read-only)")
-    add_storage(parser, "whose page to announce (default: the list of all)")
+    add_storage(parser, "that it opens with (default: the one that was searched last)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from ztp_search import api
 from ztp_search.cli.arguments import (
     Parser,
@@ -18,9 +16,8 @@ from ztp_search.cli.arguments import (
     positive,
     settings_of,
 )
-from ztp_search.cli.output import only_results_on_stdout, print_result
-from ztp_search.cli.tables import evaluation_table
-from ztp_search.cli.terminal import TerminalProgress
+from ztp_search.cli.output import only_results_on_stdout, print_result, terminal_progress
+from ztp_search.results.tables import evaluation_table
 from ztp_search.settings import EvaluateSettings
 
 NAME = "evaluate"
@@ -45,6 +42,6 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     settings = settings_of(EvaluateSettings, args)
-    with only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
+    with only_results_on_stdout(), terminal_progress() as progress:
         measured = api.evaluate(args.config, settings, progress)
     print_result(measured.to_dict(), evaluation_table, args.json)

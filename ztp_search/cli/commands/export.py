@@ -26,9 +26,9 @@ HELP = "write the winner, any complete trial or a configuration file for other t
 def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--format", choices=tuple(EXPORTERS), default=next(iter(EXPORTERS)),
-        help="(default %(default)s)")
+        help="what to write (default %(default)s)")
     add("-o", "--output", metavar="PATH", default=None,
-        help="(default: stdout, for formats that are text)")
+        help="file or folder to write (default: stdout, for formats that are text)")
     add("--trial", type=natural, metavar="N", default=None,
         help="number of the trial (default: the winner)")
     add("--config", metavar="FILE", default=None,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from ztp_search import api
 from ztp_search.cli.arguments import (
     Parser,
@@ -21,11 +19,10 @@ from ztp_search.cli.arguments import (
     settings_of,
     share,
 )
-from ztp_search.cli.output import only_results_on_stdout, print_result
-from ztp_search.cli.tables import search_tables
-from ztp_search.cli.terminal import TerminalProgress
+from ztp_search.cli.output import only_results_on_stdout, print_result, terminal_progress
 from ztp_search.objectives import OBJECTIVES, SIGNALS
 from ztp_search.racing import RACING
+from ztp_search.results.tables import search_tables
 from ztp_search.samplers import SAMPLERS
 from ztp_search.settings import SearchSettings
 from ztp_search.space import CORNERS
@@ -93,6 +90,6 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
     settings = settings_of(SearchSettings, args)
     search = api.search if len(settings.budgets) == 1 else api.search_front
-    with only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
+    with only_results_on_stdout(), terminal_progress() as progress:
         document = search(settings, progress).to_dict()
     print_result(document, search_tables, args.json)

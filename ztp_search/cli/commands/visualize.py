@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rich.console import Console
-
 from ztp_search import api
 from ztp_search.cli.arguments import (
     Parser,
@@ -18,9 +16,8 @@ from ztp_search.cli.arguments import (
     positive,
     settings_of,
 )
-from ztp_search.cli.output import only_results_on_stdout, print_result
-from ztp_search.cli.tables import visualization_table
-from ztp_search.cli.terminal import TerminalProgress
+from ztp_search.cli.output import only_results_on_stdout, print_result, terminal_progress
+from ztp_search.results.tables import visualization_table
 from ztp_search.settings import VisualizeSettings
 
 NAME = "visualize"
@@ -51,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     settings = settings_of(VisualizeSettings, args)
-    with only_results_on_stdout(), TerminalProgress(Console(stderr=True)) as progress:
+    with only_results_on_stdout(), terminal_progress() as progress:
         drawn = api.visualize(args.config, args.output, settings, progress)
     print_result(drawn.to_dict(), visualization_table, args.json)
     print(f"wrote {args.output}", file=sys.stderr)

@@ -6,5 +6,6 @@ from ztp_search.pruning.costs.base import CostModel, LayerCost
 from ztp_search.pruning.costs.gflops import Gflops
 
 COST_MODELS: Mapping[str, type[CostModel]] = {"gflops": Gflops}
+"""Classes by name."""
 
 __all__ = ["COST_MODELS", "CostModel", "Gflops", "LayerCost"]

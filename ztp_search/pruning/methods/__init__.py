@@ -14,6 +14,7 @@ DEFAULT_METHOD = "zero-tprune"
 METHODS: Mapping[str, Method] = {
     DEFAULT_METHOD: ZeroTPrune(),
 }
+"""Instances by name, the default first."""
 
 
 def method_of(config: PruningConfig) -> Method:

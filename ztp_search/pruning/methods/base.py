@@ -247,5 +247,5 @@ class Method(ABC):
 
     @property
     def neutral(self) -> dict[str, float]:
-        """The fields of a block where no layer stands: those of a layer that prunes nothing."""
+        """The fields of a block where no layer stands, as a layer has them that prunes nothing."""
         return {"retention": 1.0, **self.fields}

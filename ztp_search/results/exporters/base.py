@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 class Exported:
     """What there is to export.
 
-    file: a configuration with its evidence.
-    study: the one that it was found in; None where it comes from a file.
-    load: loads the file's model, with the weights that it was found with. It takes seconds, and
-        raises ModelError, and ConfigError where the weights are others.
+    Attributes:
+        file: a configuration with its evidence.
+        study: the one that it was found in; None where it comes from a file.
+        load: loads the file's model, with the weights that it was found with. It takes seconds,
+            and raises ModelError, and ConfigError where the weights are others.
     """
 
     file: ConfigFile

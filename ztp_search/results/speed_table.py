@@ -1,4 +1,4 @@
-"""Measured speed as a table."""
+"""Measured speed as a table for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ztp_search.cli.new_table import new_table
+from ztp_search.results.plain_table import plain_table
 
 
 def speed_table(speed: Mapping[str, Any], name: str = "pruned") -> RenderableType:
@@ -27,7 +27,7 @@ def speed_table(speed: Mapping[str, Any], name: str = "pruned") -> RenderableTyp
     if rows:
         where = machine["gpu"] if speed["device"] == "cuda" else machine["processor"]
         turns = [row["repeats"] for row in rows]
-        table = new_table(
+        table = plain_table(
             f"Speed on {where}, {speed['threads']} thread{'s' * (speed['threads'] > 1)}, beside "
             f"{speed['unpruned']}: medians and quartiles of {_span(min(turns), max(turns))} turns; "
             f"GFLOPs promise {speed['promised_speedup']:.2f} times",

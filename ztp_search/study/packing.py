@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ztp_search.objectives import Predictions
 from ztp_search.racing import Correct, Losses
 
 
@@ -24,7 +23,7 @@ def unpack_bits(text: str, images: int) -> Correct:
     return np.unpackbits(_unpack(text, np.uint8), count=images).astype(np.bool_)
 
 
-def unpack_predictions(text: str) -> Predictions:
+def unpack_predictions(text: str) -> npt.NDArray[np.int32]:
     """Return the int32 that `pack` wrote, (images,)."""
     return _unpack(text, np.int32)
 

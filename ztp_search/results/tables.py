@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ztp_search.cli.new_table import new_table
-from ztp_search.cli.speed_table import speed_table
 from ztp_search.pruning.methods import DEFAULT_METHOD, METHODS
 from ztp_search.pruning.schedules import BASELINES, OPPONENT
+from ztp_search.results.plain_table import plain_table
+from ztp_search.results.speed_table import speed_table
 
 
 def search_tables(document: Mapping[str, Any]) -> RenderableType:
@@ -28,10 +28,10 @@ def search_tables(document: Mapping[str, Any]) -> RenderableType:
         parts.append(layer_table(document["best"]))
     holdout = document["holdout"]
     if holdout:
-        parts.append(_holdout_table(holdout))
-        parts.append(Text(_sentence(holdout["verdict"]), "bold"))
+        parts.append(holdout_table(holdout))
+        parts.append(Text(sentence(holdout["verdict"]), "bold"))
         if holdout["winners_curse"]:
-            parts.append(Text(_sentence(holdout["winners_curse"])))
+            parts.append(Text(sentence(holdout["winners_curse"])))
     if document["best"] and "speed" in document["best"]["evidence"]:
         trial = document["best"]["provenance"]["trial"]
         parts.append(speed_table(document["best"]["evidence"]["speed"], f"trial {trial}"))
@@ -50,11 +50,24 @@ def search_tables(document: Mapping[str, Any]) -> RenderableType:
 
 
 def _front(document: Mapping[str, Any]) -> RenderableType:
-    objective, points = document["objective"], document["front"]
+    points = document["front"]
+    line = f"{document['image_evaluations']:,} image evaluations"
+    if "seconds" in document:
+        line += f", {document['seconds']:.0f} s"
+    studies = ", ".join(point["study"] for point in points)
+    where = f"Stored in {document['storage']}"
+    if "figure" in document:
+        where += f", drawn in {document['figure']}"
+    table = front_table(document["objective"], points)
+    return Group(table, Text(f"{line}. {where}. Studies: {studies}."))
+
+
+def front_table(objective: str, points: Sequence[Mapping[str, Any]]) -> Table:
+    """The winners of several budgets, a row each, and the unpruned model."""
     baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in points)]
     baselines = baselines or [OPPONENT]
     measured = any("speedup" in each for each in points)
-    table = new_table(
+    table = plain_table(
         f"{objective} in % of each budget's winner; accuracy on {points[0]['images']:,} "
         f"{points[0]['image_set']} images, differences in points with 95 % intervals; *: no "
         "winner of fewer GFLOPs is as accurate",
@@ -65,34 +78,27 @@ def _front(document: Mapping[str, Any]) -> RenderableType:
         table.add_row(
             f"trial {point['trial']}", f"{point['gflops']:.3g}",
             *([f"{point['speedup']:.2f}" if "speedup" in point else ""] if measured else []),
-            _percent(point["search_accuracy"]),
-            _percent(point["accuracy"]) + ("*" if point["on_front"] else " "),
+            percent(point["search_accuracy"]),
+            percent(point["accuracy"]) + ("*" if point["on_front"] else " "),
             _difference(point, "unpruned"), *(_difference(point, name) for name in baselines),
         )  # fmt: skip
     table.add_section()
     table.add_row(
         "unpruned", f"{points[0]['unpruned_gflops']:.3g}", *[""] * measured, "",
-        _percent(points[0]["unpruned_accuracy"]) + " ",
+        percent(points[0]["unpruned_accuracy"]) + " ",
     )  # fmt: skip
-    line = f"{document['image_evaluations']:,} image evaluations"
-    if "seconds" in document:
-        line += f", {document['seconds']:.0f} s"
-    studies = ", ".join(point["study"] for point in points)
-    where = f"Stored in {document['storage']}"
-    if "figure" in document:
-        where += f", drawn in {document['figure']}"
-    return Group(table, Text(f"{line}. {where}. Studies: {studies}."))
+    return table
 
 
-def layer_table(file: Mapping[str, Any]) -> Table:
-    """The pruning layers of a configuration file."""
+def layer_table(file: Mapping[str, Any], name: str = "Best configuration") -> Table:
+    """The pruning layers of a configuration file; name: what it is called above them."""
     config, gflops, tokens = file["config"], file["gflops"], file["tokens"]
     method = METHODS[config.get("method", DEFAULT_METHOD)]
     trial = file.get("provenance", {}).get("trial")
-    title = "Best configuration" + (f" (trial {trial})" if trial is not None else "")
+    title = name + (f" (trial {trial})" if trial is not None else "")
     title += f": {gflops['total']:.4g} of {gflops['unpruned']:.4g} GFLOPs, "
     title += method.heading(config)
-    table = new_table(title, "after block", *method.columns, "tokens")
+    table = plain_table(title, "after block", *method.columns, "tokens")
     for layer in config["layers"]:
         block = layer["after_block"]
         table.add_row(str(block), *method.cells(layer), f"{tokens[block - 1]} → {tokens[block]}")
@@ -105,7 +111,7 @@ def best_table(document: Mapping[str, Any]) -> Table:
     every = [trial["evidence"].get("holdout", {}) for trial in document["trials"]]
     baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in every)]
     baselines = baselines or [OPPONENT]
-    table = new_table(
+    table = plain_table(
         f"Study {document['study']}: {objective} in %, differences in points with 95 % intervals",
         "trial", "GFLOPs", "search", "s.e.", "holdout", *_against(baselines), "after blocks",
     )  # fmt: skip
@@ -114,9 +120,9 @@ def best_table(document: Mapping[str, Any]) -> Table:
         table.add_row(
             str(trial["trial"]),
             f"{trial['gflops']['total']:.3g}",
-            _percent(search[objective]),
+            percent(search[objective]),
             f"{100 * search['standard_error']:.2f}",
-            _percent(holdout[objective]) if holdout else "",
+            percent(holdout[objective]) if holdout else "",
             *(_difference(holdout, name) if holdout else "" for name in baselines),
             " ".join(str(layer["after_block"]) for layer in trial["config"]["layers"]),
         )
@@ -125,7 +131,7 @@ def best_table(document: Mapping[str, Any]) -> Table:
 
 def cost_table(document: Mapping[str, Any]) -> Table:
     """GFLOPs per block, and in all beside fvcore's count."""
-    table = new_table("", "block", "tokens", "backbone GFLOPs", "overhead GFLOPs")
+    table = plain_table("", "block", "tokens", "backbone GFLOPs", "overhead GFLOPs")
     for block in document["blocks"]:
         table.add_row(
             str(block["block"]), str(block["tokens"]), f"{block['backbone']:.6f}",
@@ -145,18 +151,20 @@ def cost_table(document: Mapping[str, Any]) -> Table:
 def evaluation_table(document: Mapping[str, Any]) -> RenderableType:
     """The result of `evaluate`."""
     title = f"{document['images']:,} images ({document['image_set']})"
-    table = new_table(title, "", "pruned", "unpruned")
+    table = plain_table(title, "", "pruned", "unpruned")
     gflops = document["gflops"]
     if document["top1"] is not None:
-        table.add_row("top1, %", _percent(document["top1"]), _percent(document["unpruned_top1"]))
-    table.add_row("agreement, %", _percent(document["agreement"]), "")
+        table.add_row("top1, %", percent(document["top1"]), percent(document["unpruned_top1"]))
+    table.add_row("agreement, %", percent(document["agreement"]), "")
     table.add_row("GFLOPs", f"{gflops['total']:.4g}", f"{gflops['unpruned']:.4g}")
     return Group(table, speed_table(document["speed"])) if document["speed"] else table
 
 
 def visualization_table(document: Mapping[str, Any]) -> Table:
     """What was drawn: what the model says of each image, unpruned and by each configuration."""
-    table = new_table("", "image", "label", "configuration", "GFLOPs", "tokens", "prediction", "%")
+    table = plain_table(
+        "", "image", "label", "configuration", "GFLOPs", "tokens", "prediction", "%"
+    )
     for image in document["images"]:
         label = _output(image["label"]) if image["label"] else ""
         name = image["image"]
@@ -172,17 +180,8 @@ def visualization_table(document: Mapping[str, Any]) -> Table:
     return table
 
 
-def spaces_table(document: Mapping[str, Any]) -> Table:
-    """The shipped spaces."""
-    table = new_table("Search spaces", "name", "model and data")
-    table.columns[1].justify = "left"
-    for space in document["spaces"]:
-        what = " on ".join(filter(None, (space["model"], space["data"]))) or "any --model"
-        table.add_row(space["name"], f"{what}\n{space['about']}")
-    return table
-
-
-def _holdout_table(holdout: Mapping[str, Any]) -> Table:
+def holdout_table(holdout: Mapping[str, Any]) -> Table:
+    """The comparison on holdout images: references first, then the finalists."""
     objective = holdout["objective"]
     baselines = {name: holdout[name] for name in BASELINES if name in holdout}
     about = "".join(
@@ -194,19 +193,19 @@ def _holdout_table(holdout: Mapping[str, Any]) -> Table:
     varies = any("total_variation" in finalist for finalist in every)
     ranked = "; TV: mean total variation from the unpruned model's output on the search images, "
     ranked += "by which and by the accuracy on them trials are ranked"
-    table = new_table(
+    table = plain_table(
         f"{objective} in % on {holdout['images']:,} holdout images, which chose nothing; "
         f"differences in points with 95 % intervals{about}{ranked if varies else ''}",
         "", "GFLOPs", *(["TV"] if varies else []), "search", "holdout", "− unpruned",
         *_against(baselines),
     )  # fmt: skip
     blank = [""] * varies
-    table.add_row("unpruned", "", *blank, "", _percent(holdout["unpruned"][objective]))
+    table.add_row("unpruned", "", *blank, "", percent(holdout["unpruned"][objective]))
     for name, record in baselines.items():
         if record:
             table.add_row(
                 BASELINES[name].label, f"{record['gflops']['total']:.3g}", *blank, "",
-                _percent(record[objective]), _difference(record, "unpruned"),
+                percent(record[objective]), _difference(record, "unpruned"),
             )  # fmt: skip
     table.add_section()
     for finalist in every:
@@ -218,7 +217,7 @@ def _holdout_table(holdout: Mapping[str, Any]) -> Table:
         table.add_row(
             name, f"{finalist['gflops']['total']:.3g}",
             *([f"{finalist['total_variation']:.4f}"] if varies else []),
-            _percent(finalist[f"search_{objective}"]), _percent(finalist[objective]),
+            percent(finalist[f"search_{objective}"]), percent(finalist[objective]),
             _difference(finalist, "unpruned"),
             *(_difference(finalist, name) for name in baselines),
         )  # fmt: skip
@@ -233,18 +232,20 @@ def _against(baselines: Iterable[str]) -> list[str]:
 def _prediction(output: Mapping[str, Any]) -> tuple[str, str]:
     if output["class"] is None:
         return "not finite", ""
-    return _output(output), _percent(output["probability"])
+    return _output(output), percent(output["probability"])
 
 
 def _output(output: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in (output["class"], output["name"]) if part is not None)
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A fraction of one, in %."""
     return f"{100 * value:.2f}"
 
 

@@ -1,0 +1,218 @@
+"""A database that goes away is waited for; what was stored is stored once."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from helpers.studies import (
+    BLOCKS,
+    CONTRACT,
+    RANGES,
+    complete,
+    config_of,
+    open_study,
+    optuna_study,
+    start,
+    url_of,
+)
+from helpers.tcp_proxy import Proxy, behind_proxy
+
+from ztp_search.errors import MachineError, OutageError, StudyError
+from ztp_search.study import StudyDriver, Update, outage
+
+SERVERS = ("ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB")
+
+
+class Server:
+    """A study on a database server, behind a proxy. said: what its driver says."""
+
+    def __init__(self, url: str, direct: str, name: str, proxy: Proxy) -> None:
+        self.direct, self.name, self.proxy = direct, name, proxy
+        self.said: list[str] = []
+        self.study = StudyDriver.open(
+            url, name, CONTRACT, blocks=BLOCKS, ranges=RANGES, say=self.said.append
+        )
+
+    def go_down(self, seconds: float) -> None:
+        """Now, and come back after so long."""
+        self.proxy.up = False
+        self.proxy.cut()
+        threading.Timer(seconds, setattr, (self.proxy, "up", True)).start()
+
+    def lose_answer(self, to: Callable[[bytes], bool]) -> list[bytes]:
+        """Cut the connection behind one message of the driver's that the server still gets."""
+        cut: list[bytes] = []
+
+        def cut_after(data: bytes) -> bool:
+            if not cut and to(data):
+                cut.append(data)
+                return True
+            return False
+
+        self.proxy.cut_after = cut_after
+        return cut
+
+    def stored(self) -> list[tuple[int, str, float | None, int]]:
+        """(number, state, value, attributes) of the trials, as Optuna reads them."""
+        with optuna_study(self.direct, self.name) as optunas:
+            return [
+                (each.number, each.state.name, each.value, len(each.user_attrs))
+                for each in optunas.trials
+            ]
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    direct = os.environ.get(request.param)
+    if not direct:
+        pytest.skip(f"{request.param} names no database")
+    name = f"test-{os.getpid()}-{time.time_ns()}"
+    with behind_proxy(direct) as (url, proxy):
+        server = Server(url, direct, name, proxy)
+        yield server
+        server.study.close()
+    with optuna_study(direct, name) as optunas:
+        optuna.delete_study(study_name=name, storage=optunas._storage)
+
+
+@pytest.mark.server
+def test_a_server_that_goes_away_is_waited_for(server: Server) -> None:
+    study = server.study
+    start(study, 0, 1)
+    server.go_down(1.5)
+    complete(study, 0, 0.25, images=3)
+    server.go_down(1.0)
+    start(study, 2)
+    server.go_down(1.0)
+    study.set_attribute("scores", {"0": 0.5})
+    server.go_down(1.0)
+    assert study.attributes()["scores"] == {"0": 0.5}
+    server.go_down(1.0)
+    assert [trial.state for trial in study.trials()] == ["complete", "running", "running"]
+    assert server.stored() == [
+        (0, "COMPLETE", 0.25, 2), (1, "RUNNING", None, 1), (2, "RUNNING", None, 1)
+    ]  # fmt: skip
+    assert [("trying again for 10 minutes" in line, "is back after" in line)
+            for line in server.said] == [(True, False), (False, True)] * 5  # fmt: skip
+
+
+@pytest.mark.server
+def test_what_was_stored_though_the_word_of_it_was_lost_is_stored_once(server: Server) -> None:
+    study = server.study
+    start(study, 0, 1, 2)
+    for act in (
+        lambda: start(study, 3, 4),
+        lambda: study.update([
+            Update(0, "complete", 0.5, {"images": 3}, 3), Update(1, "running", 0.25, {}, 1)
+        ]),
+        lambda: study.update([Update(1, "running", 0.125, {"images": 5}, 2)]),
+        lambda: study.update([Update(1, "failed", None, {"failure": "no"})]),
+    ):  # fmt: skip
+        cut = server.lose_answer(lambda data: b"COMMIT" in data)
+        act()
+        assert cut and b"COMMIT" in cut[0]
+    assert server.stored() == [
+        (0, "COMPLETE", 0.5, 2), (1, "FAIL", None, 3), *((n, "RUNNING", None, 1) for n in (2, 3, 4))
+    ]  # fmt: skip
+    assert study.trials()[1].rungs == {1: 0.25, 2: 0.125}
+    complete(study, 4, 0.75)
+    assert [trial.number for trial in study.best(2)] == [4, 0]
+
+
+@pytest.mark.server
+def test_what_was_not_stored_is_stored_after_the_outage(server: Server) -> None:
+    """The connection is cut before the commit: the server rolls back."""
+    study = server.study
+    start(study, 0)
+    cut = server.lose_answer(lambda data: b"UPDATE" in data.upper() and b"trials" in data)
+    study.update([Update(0, "complete", 0.5, {"images": 3}, 3)])
+    assert cut
+    assert server.stored() == [(0, "COMPLETE", 0.5, 2)]
+
+
+@pytest.mark.server
+def test_a_lock_that_was_lost_is_taken_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ztp_search.study.driver.LOCK_CHECK_SECONDS", 0.0)
+    server.proxy.cut()
+    start(server.study, 0)
+    with pytest.raises(StudyError, match=f"process {os.getpid()} on .* drives"):
+        open_study(server.direct, server.name)
+
+
+@pytest.mark.server
+def test_a_study_that_another_driver_has_taken_is_left_to_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(server.study, 0)
+    server.proxy.cut()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "elsewhere")
+        for _ in range(100):  # until the server has seen the connection go
+            try:
+                other = open_study(server.direct, server.name)
+                break
+            except StudyError:
+                time.sleep(0.1)
+    monkeypatch.setattr("ztp_search.study.driver.LOCK_CHECK_SECONDS", 0.0)
+    with other:
+        with pytest.raises(StudyError, match="on elsewhere drives"):
+            complete(server.study, 0, 0.5)
+        complete(other, 0, 0.25)
+    with pytest.raises(StudyError, match="on elsewhere drives"):  # though its lock is free now
+        start(server.study, 1)
+    assert server.stored() == [(0, "COMPLETE", 0.25, 1)]
+
+
+@pytest.mark.server
+def test_a_server_that_stays_away_is_the_machines_fault(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "PATIENCE", 1.0)
+    start(server.study, 0)
+    server.go_down(60.0)
+    with pytest.raises(OutageError, match=r"the study database .* gave up after \d s") as error:
+        complete(server.study, 0, 0.5)
+    assert isinstance(error.value, MachineError) and "\n" not in str(error.value)
+    server.proxy.up = True
+
+
+def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
+    """SQLite's own error, from a bound on the file's pages that is taken away later."""
+    said: list[str] = []
+    bound = [1]
+
+    def prepare(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count={bound[0]}")  # SQLite keeps to what there is
+
+    with StudyDriver.open(
+        url_of(tmp_path), "s", CONTRACT, blocks=BLOCKS, ranges=RANGES, say=said.append
+    ) as study:
+        sa.event.listen(study._database.engine, "checkout", prepare)
+        threading.Timer(1.0, bound.__setitem__, (0, 1_000_000)).start()
+        start(study, *range(200), packed="x" * 5_000)
+        complete(study, 7, 0.5)
+        assert [trial.number for trial in study.trials()] == list(range(200))
+        assert study.trials()[7].config == config_of(7)
+    assert len(said) == 2 and "disk is full" in said[0] and "is back" in said[1]
+
+
+def test_a_mistake_is_not_waited_for(tmp_path: Path) -> None:
+    said: list[str] = []
+    with StudyDriver.open(
+        url_of(tmp_path), "s", CONTRACT, blocks=BLOCKS, ranges=RANGES, say=said.append
+    ) as study:
+        start(study, 0)
+        complete(study, 0, 0.5)
+        with pytest.raises(ValueError, match="is not running"):
+            complete(study, 0, 0.5)
+    assert not said
