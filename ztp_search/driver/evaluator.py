@@ -26,6 +26,7 @@ from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.scheduler import Completed, Configs, Outcome, Scheduler
 from ztp_search.evaluation.tasks import Failure, Job, Pool
+from ztp_search.events import Evaluated, Event
 from ztp_search.objectives import (
     OBJECTIVES,
     SIGNALS,
@@ -113,6 +114,7 @@ class Evaluator:
         geometry: the model's sizes.
         image_evaluations: images times configurations evaluated so far, the unpruned model
             included.
+        study: the name of the study that is worked on; None outside of any.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class Evaluator:
         self.progress = progress
         self.geometry = geometry_of(loaded.model)
         self.image_evaluations = 0
+        self.study: str | None = None
         self._unpruned: dict[str, Predictions] = {}
         self._holds_targets = False
         self._pool: Pool | None = None
@@ -181,6 +184,7 @@ class Evaluator:
                 self.workers.workers,
                 gpus_per_worker=self.workers.gpus_per_worker,
                 address=self.workers.address,
+                tell=self.tell,
             )
         return self._pool
 
@@ -246,7 +250,14 @@ class Evaluator:
         """Evaluate configurations as `Scheduler.evaluate` does, and count the evaluations."""
         for completed in self._scheduler.evaluate(source, images, expected):
             self.image_evaluations += completed.image_evaluations
+            self.tell(
+                Evaluated(completed.image_evaluations, completed.waiting, completed.running)
+            )
             yield completed
+
+    def tell(self, event: Event, study: str | None = None) -> None:
+        """Tell of an event of a study, by default the one that is worked on."""
+        self.progress.event(study or self.study, event)
 
     def outcomes(
         self, image_set: str, configs: Mapping[str, PruningConfig | None], stage: str
