@@ -165,17 +165,17 @@ class Cohort:
         """Tell what came of a trial on a rung, as it is stored."""
         number, attrs = update.number, update.attrs
         if update.value is None:
-            self.evaluator.tell(Failed(number, attrs["failure"]))
+            self.evaluator.watch.tell(Failed(number, attrs["failure"]))
             return
         images = attrs["images"]
-        self.evaluator.tell(
+        self.evaluator.watch.tell(
             Rung(
                 number, attrs["rung"], images, update.value, attrs["standard_error"],
                 attrs.get("loss"),
             )
         )  # fmt: skip
         if update.state == "complete":
-            self.evaluator.tell(Complete(number, images, update.value, settled=False))
+            self.evaluator.watch.tell(Complete(number, images, update.value, settled=False))
 
     def _stop_losers(self, rung: int) -> list[RacingTrial]:
         """Stop the trials that do not go on from a rung, and return those that do.
@@ -196,7 +196,7 @@ class Cohort:
         )  # fmt: skip
         for number, stop in sorted(stops.items()):
             if self._end(self.trials[number], images, "pruned"):
-                self.evaluator.tell(
+                self.evaluator.watch.tell(
                     Pruned(
                         number, rung, images, stop.rules, stop.rank, quota, stop.incumbent,
                         stop.evidence, stop.needed,
@@ -218,7 +218,7 @@ class Cohort:
         for trial in surviving:
             if self._end(trial, images, "complete"):
                 assert trial.value is not None  # as it has seen images
-                self.evaluator.tell(Complete(trial.number, images, trial.value, settled=True))
+                self.evaluator.watch.tell(Complete(trial.number, images, trial.value, settled=True))
         return True
 
     def _end(self, trial: RacingTrial, images: int, state: str) -> bool:

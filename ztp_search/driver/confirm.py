@@ -44,7 +44,7 @@ def evaluate_unpruned(evaluator: Evaluator, study: StudyDriver) -> None:
         "unpruned": {evaluator.objective.name: value, "predictions": pack(unpruned)},
     }
     study.set_attribute("reference", reference)
-    evaluator.tell(Unpruned(len(unpruned), value))
+    evaluator.watch.tell(Unpruned(len(unpruned), value))
 
 
 def evaluate_baselines(evaluator: Evaluator, study: StudyDriver, budget: Budget) -> None:
@@ -190,7 +190,7 @@ def _tell(
 ) -> None:
     """Tell of a record that is stored; None is that of a schedule that does not fit."""
     if record is not None:
-        evaluator.tell(
+        evaluator.watch.tell(
             Confirmed(
                 trial, what, images, record[evaluator.objective.name], record["standard_error"],
                 record.get("minus_unpruned"), record.get("minus_unpruned_ci95"),

@@ -85,7 +85,7 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
         results = [search_result(study, seconds) for study in studies.values()]
         for result in results:
             counts = dataclasses.asdict(result.trials)
-            evaluator.tell(
+            evaluator.watch.tell(
                 End(**counts, image_evaluations=result.image_evaluations, seconds=seconds),
                 result.study,
             )
@@ -101,7 +101,7 @@ def _search(
     seconds: float | None,
 ) -> None:
     """One budget: references, trials, confirmation, the winner's speed."""
-    evaluator.study = study.name
+    evaluator.watch.study = study.name
     study.take_turn()
     _tell_begin(settings, evaluator, study, budget)
     evaluate_unpruned(evaluator, study)
@@ -110,7 +110,7 @@ def _search(
     finalists = study.best(settings.candidates)
     if not finalists:
         raise StudyError(_nothing_complete(study))
-    evaluator.tell(Finalists([trial.number for trial in finalists]))
+    evaluator.watch.tell(Finalists([trial.number for trial in finalists]))
     evaluate_baselines(evaluator, study, decoder.budget)
     if evaluator.image_count("holdout"):
         confirm_finalists(evaluator, study, finalists)
@@ -122,7 +122,7 @@ def _tell_begin(
     settings: ResolvedSearch, evaluator: Evaluator, study: StudyDriver, budget: str
 ) -> None:
     states = Counter(study.states())
-    evaluator.tell(
+    evaluator.watch.tell(
         Begin(
             study.storage, budget, settings.trials + settings.refine,
             complete=states["complete"], pruned=states["pruned"], failed=states["failed"],
@@ -134,7 +134,7 @@ def _tell_begin(
 def _tell_winner(evaluator: Evaluator, winner: StoredTrial) -> None:
     assert winner.value is not None  # as it is complete
     gflops = winner.attrs["gflops"]["total"]
-    evaluator.tell(Winner(winner.number, gflops, winner.value, winner.config.digest()))
+    evaluator.watch.tell(Winner(winner.number, gflops, winner.value, winner.config.digest()))
 
 
 def _runtime(settings: ResolvedSearch) -> Runtime:
@@ -180,7 +180,7 @@ def _open_study(
         contract,
         blocks=[block.block for block in decoder.blocks],
         ranges=decoder.parameter_ranges(),
-        tell=partial(evaluator.tell, study=settings.studies[budget]),
+        tell=partial(evaluator.watch.tell, study=settings.studies[budget]),
     )
     sources = settings.sources
     study.set_attribute(

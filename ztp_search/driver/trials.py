@@ -122,7 +122,7 @@ class TrialRunner:
             self.plans.append(CohortPlan(left[0], start, start + size, finalists))
             self._store_plans()
             planned = Planned(left[0], start, start + size, list(self.rungs))
-            self.evaluator.tell(planned)
+            self.evaluator.watch.tell(planned)
             yield self.plans[-1]
 
     def _missing(self) -> dict[str, int]:
@@ -216,13 +216,13 @@ class TrialRunner:
                 proposal = sampler.propose(number)
                 if proposal is None:
                     plan.exhausted = True
-                    self.evaluator.tell(Exhausted(plan.sampler, number))
+                    self.evaluator.watch.tell(Exhausted(plan.sampler, number))
                     break
                 chunk.append(RacingTrial(number, proposal.config, proposal.point))
             new = [self._new(trial) for trial in chunk]
             self.study.start(new)
             for each in new:
-                self.evaluator.tell(
+                self.evaluator.watch.tell(
                     Sampled(
                         each.number, plan.sampler, each.attrs["gflops"]["total"],
                         each.config.to_dict(),
@@ -263,8 +263,8 @@ class TrialRunner:
         assert value is not None  # as it is complete
         if self.best is None or (-value, trial.number) < (-self.best[1], self.best[0]):
             self.best = trial.number, value
-            losses = trial.results.losses is not None
-            self.evaluator.tell(Best(trial.number, value, trial.results.loss if losses else None))
+            loss = None if trial.results.losses is None else trial.results.loss
+            self.evaluator.watch.tell(Best(trial.number, value, loss))
 
     def _store_scores(self) -> None:
         """Rank the complete trials: by what is to be expected of their accuracy."""

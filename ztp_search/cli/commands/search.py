@@ -82,6 +82,9 @@ def add_arguments(parser: Parser) -> None:
     add("--holdout", type=natural, metavar="N",
         help="other images that report on it (default: the space's)")
     add_running(parser, "auto")
+    parser.add_argument_group("metrics").add_argument(
+        "--metrics", action="store_true",
+        help="refuse to search where Ray serves no metrics for Prometheus, and say where it does")
     add_speed(parser)
     add_storage(parser, "(default: made of space, budget and seed)")
     add_json(parser)
