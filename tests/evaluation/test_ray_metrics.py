@@ -16,14 +16,14 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.pages import ROOT
-from helpers.running import RACE, argv_of, process, ray_workers
+from helpers.running import RACE, SECONDS, ray_workers
 
+import ztp_search
 from ztp_search import SearchSettings, ZtpError
 from ztp_search.driver.progress import Progress
 from ztp_search.driver.watch import Watch
@@ -35,11 +35,13 @@ from ztp_search.events import (
     Begin,
     Best,
     Complete,
+    End,
     Evaluated,
     Event,
     Failed,
     Pruned,
     Retry,
+    Rung,
     Sampled,
     Stored,
 )
@@ -204,33 +206,27 @@ needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None or importlib.util.find_spec("opencensus") is None,
     reason="there is no Prometheus, or no agent of Ray",
 )
-SEARCH = {**RACE, "trials": 40, "speed": "eager", "speed_repeats": 50, "workers": 2}
-TIMES = 60
-"""Seconds over which rates are taken."""
-
-
 class Prometheus:
-    """One that scrapes what the shipped configuration says, every second."""
+    """One that scrapes what the shipped configuration says, every other second."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def ask(self, query: str, at: float) -> list[dict[str, Any]]:
-        """The series of an instant query, each with its `metric` and `value`."""
-        text = urllib.parse.urlencode({"query": query, "time": at})
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """The series that a query has now, each with its `metric` and `value`."""
+        text = urllib.parse.urlencode({"query": query})
         with urllib.request.urlopen(f"{self.url}/api/v1/query?{text}", timeout=10) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return found
 
-    def value(self, query: str, at: float) -> float:
-        (series,) = self.ask(query, at)
-        return float(series["value"][1])
+    def values(self, query: str) -> list[float]:
+        return [float(series["value"][1]) for series in self.ask(query)]
 
 
 @contextlib.contextmanager
 def prometheus(folder: Path) -> Iterator[Prometheus]:
     text = SCRAPING.read_text().replace("/tmp/ray/", f"{os.environ['RAY_TMPDIR']}/ray/")
-    text = re.sub(r"(scrape|refresh)_interval: \d+s", r"\1_interval: 1s", text)
+    text = re.sub(r"(scrape|refresh)_interval: \d+s", r"\1_interval: 2s", text)
     (folder / "prometheus.yml").write_text(text)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -257,53 +253,59 @@ def test_prometheus_takes_the_configuration() -> None:
     assert done.returncode == 0, done.stderr
 
 
+class Asking(Progress):
+    """Kills a worker in the middle; at the end, waits until Prometheus has read all, and asks."""
+
+    def __init__(self, server: Prometheus) -> None:
+        self.server = server
+        self.told: list[Event] = []
+        self.answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.told if isinstance(event, kind)]
+
+    def event(self, study: str | None, event: Event) -> None:
+        self.told.append(event)
+        if isinstance(event, Rung) and len(self.of(Rung)) == 8:
+            os.kill(ray_workers(os.getpid())[0], signal.SIGKILL)
+        if isinstance(event, End):
+            began = time.monotonic()
+            evaluations = "sum(ray_ztp_image_evaluations_total)"
+            while self.server.values(evaluations) != [event.image_evaluations]:
+                assert time.monotonic() - began < SECONDS, self.server.values(evaluations)
+                time.sleep(0.5)
+            for title, query in queries():
+                asked = query.replace("$study", ".*").replace("$__rate_interval", "5m")
+                assert "$" not in asked
+                self.answers[title, query] = self.server.ask(asked)
+            for name in ("ray_ztp_trials", "ray_ztp_retries"):
+                self.answers["", name] = self.server.ask(name)
+
+
 @pytest.mark.prometheus
 @pytest.mark.slow
 @needs_prometheus
-def test_every_query_of_the_dashboard_has_an_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_query_of_the_dashboard_has_an_answer(tmp_path: Path) -> None:
     """Of a search on two Ray workers, of which one is killed in the middle."""
-    monkeypatch.setenv("RAY_metrics_report_interval_ms", "1000")
-    argv = argv_of({**SEARCH, "out": tmp_path / "runs"})
-    with (
-        prometheus(tmp_path) as server,
-        process(*argv, "--metrics", "--json", "--log-json") as child,
-    ):
-        assert child.stderr is not None and child.stdout is not None
-        lines = []
-        for text in child.stderr:
-            lines.append(json.loads(text))
-            if sum(line["event"] == "rung" for line in lines) == 8 and not killed(lines):
-                os.kill(ray_workers(child.pid)[0], signal.SIGKILL)
-                lines.append({"event": "killed"})
-        document = json.loads(child.stdout.read())
-        assert child.wait() == 0
-        time.sleep(1)  # what was scraped last is stored
-        (end,) = [line for line in lines if line["event"] == "end"]
-        at = datetime.fromisoformat(end["time"]).timestamp() - 0.5
+    settings = SearchSettings(**{**RACE, "workers": 2, "metrics": True, "out": tmp_path / "runs"})
+    with prometheus(tmp_path) as server:
+        asking = Asking(server)
+        result = ztp_search.search(settings, asking)
+    for (title, query), found in asking.answers.items():
+        assert found, f"{title}: {query}"
+        for series in found:
+            assert math.isfinite(float(series["value"][1])), (title, query, series)
+            assert series["metric"].get("study", "s") == "s"
 
-        for title, query in queries():
-            asked = query.replace("$study", ".*").replace("$__rate_interval", f"{TIMES}s")
-            assert "$" not in asked
-            found = server.ask(asked, at)
-            assert found, f"{title}: {query}"
-            for series in found:
-                assert math.isfinite(float(series["value"][1])), (title, query, series)
-                assert series["metric"].get("study", "s") == "s"
+    def answer(title: str, query: str, label: str = "study") -> dict[str, float]:
+        found = asking.answers[title, query]
+        return {each["metric"][label]: float(each["value"][1]) for each in found}
 
-        trials = {
-            series["metric"]["state"]: float(series["value"][1])
-            for series in server.ask("ray_ztp_trials", at)
-        }
-        assert trials == document["trials"]
-        evaluations = server.value("sum(ray_ztp_image_evaluations_total)", at)
-        assert evaluations == document["image_evaluations"]
-        retries = sum(line["tasks"] for line in lines if line["event"] == "retry")
-        assert server.value("ray_ztp_retries", at) == retries > 0
-        best = max(line["accuracy"] for line in lines if line["event"] == "complete")
-        assert server.value("ray_ztp_best_accuracy", at) == pytest.approx(best)
-
-
-def killed(lines: list[dict[str, Any]]) -> bool:
-    return any(line["event"] == "killed" for line in lines)
+    assert answer("", "ray_ztp_trials", "state") == result.to_dict()["trials"]
+    retries = sum(event.tasks for event in asking.of(Retry))
+    assert answer("", "ray_ztp_retries") == {"s": retries} and retries > 0
+    best = asking.of(Best)[-1]
+    (accuracy,) = (query for title, query in queries() if title == "Best accuracy so far")
+    (loss,) = (query for title, query in queries() if title == "Loss of the best so far")
+    assert answer("Best accuracy so far", accuracy) == pytest.approx({"s": best.accuracy})
+    assert answer("Loss of the best so far", loss) == pytest.approx({"s": best.loss})
