@@ -15,7 +15,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,8 @@ class Kept:
     def __init__(self) -> None:
         self.values: dict[tuple[str, ...], list[float]] = {}
 
-    def set(self, value: float | None, tags: dict[str, str]) -> None:
-        if value is not None:  # as Ray does
-            self.values.setdefault(tuple(tags.values()), []).append(value)
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        self.values.setdefault(tuple(tags.values()), []).append(value)
 
     inc = observe = set
 
@@ -90,11 +89,23 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Kept]:
     return made
 
 
+Opened = Callable[[], RayMetrics]
+
+
+@pytest.fixture
+def opened(kept: dict[str, Kept]) -> Iterator[Opened]:
+    """Opens metrics, which are closed at the end."""
+    with contextlib.ExitStack() as held:
+        yield lambda: held.enter_context(contextlib.closing(RayMetrics([])))
+
+
 def last(metric: Kept) -> dict[tuple[str, ...], float]:
     return {tags: values[-1] for tags, values in metric.values.items()}
 
 
-def test_trials_are_counted_by_state_from_what_is_stored(kept: dict[str, Kept]) -> None:
+def test_trials_are_counted_by_state_from_what_is_stored(
+    kept: dict[str, Kept], opened: Opened
+) -> None:
     metrics = RayMetrics([])
     pruned = Pruned(6, 0, 8, ("halving",), 3, 1, 5, None, None)
     for event in (
@@ -109,8 +120,10 @@ def test_trials_are_counted_by_state_from_what_is_stored(kept: dict[str, Kept]) 
     }  # fmt: skip
 
 
-def test_each_measure_is_one_metrics(kept: dict[str, Kept]) -> None:
-    metrics = RayMetrics([])
+def test_each_measure_is_one_metrics(
+    kept: dict[str, Kept], opened: Opened
+) -> None:
+    metrics = opened()
     events: list[Event] = [
         BEGIN, Evaluated(64, 5, 3), Evaluated(0, 2, 4), Retry(3, 2, 0, 1, "x"),
         Retry(None, 1, 1, 1, "x"), Stored(0.25), Best(3, 0.5, 0.125), Best(4, 0.75, None), Back(1),
@@ -128,13 +141,34 @@ def test_each_measure_is_one_metrics(kept: dict[str, Kept]) -> None:
     }
 
 
-def test_what_is_told_before_workers_are_there_is_recorded_then(kept: dict[str, Kept]) -> None:
+def test_gauges_are_set_again_until_the_end(
+    kept: dict[str, Kept], opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray forgets what is not."""
+    monkeypatch.setattr(ray_metrics, "REPEAT_SECONDS", 0.001)
+    metrics = opened()
+    metrics.record("s", Best(3, 0.5, 0.125))
+    metrics.record("s", Best(4, 0.75, 0.25))
+    accuracy, loss = kept["ztp_best_accuracy"].values, kept["ztp_best_loss"].values
+    began = time.monotonic()
+    while len(loss["s",]) < 5 and time.monotonic() - began < SECONDS:
+        time.sleep(0.001)
+    metrics.close()
+    assert accuracy["s",][0] == 0.5 and set(accuracy["s",][-3:]) == {0.75}
+    count = len(loss["s",])
+    time.sleep(0.02)
+    assert len(loss["s",]) == count >= 5
+
+
+def test_what_is_told_before_workers_are_there_is_recorded_then(
+    kept: dict[str, Kept], opened: Opened
+) -> None:
     watch = Watch(Progress())
     watch.tell(Stored(0.5))  # of no study
     watch.tell(Stored(1.0), "s")
     watch.study = "t"
     watch.tell(Stored(2.0))
-    metrics = RayMetrics([])
+    metrics = opened()
     assert not kept["ztp_database_seconds"].values
     watch.use(metrics)
     watch.tell(Stored(3.0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from ztp_search.events import (
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Upper bounds of the histogram's buckets."""
+REPEAT_SECONDS = 4.0
+"""Gauges are set again that often, though nothing may have happened: Ray reports to its agent,
+every 10 s, those alone that were set since, and the agent forgets them after 20."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +78,14 @@ class RayMetrics:
     ) -> None:
         self.endpoints = endpoints
         self._discovery = discovery
+        self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._metrics = {name: kind.make(name) for name, kind in METRICS.items()}
         self._trials: dict[str, Counter[str]] = {}
         self._retries: Counter[str] = Counter()
+        self._repeating = threading.Thread(target=self._repeat, daemon=True)
+        self._repeating.start()
 
     def record(self, study: str, event: Event) -> None:
         """Take in an event of a study."""
@@ -107,6 +116,8 @@ class RayMetrics:
 
     def close(self) -> None:
         """The search has ended."""
+        self._closed.set()
+        self._repeating.join()
         if self._discovery is not None:
             self._discovery.close()
 
@@ -119,7 +130,17 @@ class RayMetrics:
             self._set("ztp_trials", study, self._trials[study][state], state=state)
 
     def _set(self, name: str, study: str, value: float | None, **tags: str) -> None:
-        self._metrics[name].set(value, {"study": study, **tags})
+        if value is None:
+            return
+        with self._lock:
+            self._gauges[name, (("study", study), *tags.items())] = value
+            self._metrics[name].set(value, {"study": study, **tags})
+
+    def _repeat(self) -> None:
+        while not self._closed.wait(REPEAT_SECONDS):
+            with self._lock:
+                for (name, tags), value in self._gauges.items():
+                    self._metrics[name].set(value, dict(tags))
 
 
 class ServiceDiscovery:
