@@ -162,6 +162,14 @@ def test_numbers_that_json_lacks_are_null() -> None:
     assert lines_of(stream.getvalue())[0]["seconds"] is None
 
 
+def test_a_log_that_cannot_be_written_ends_nothing() -> None:
+    with open("/dev/full", "w") as full:
+        log = JsonLog(full)
+        log.event("s", Back(1.0))
+        log.stage("trials")
+        full.detach()  # closing it would try once more
+
+
 def test_a_name_is_one_events(log: Lines) -> None:
     names = [each.name for each in DECISIONS]
     assert len(set(names)) == len(names) and not {*names} & {*FOR_PEOPLE}

@@ -34,16 +34,20 @@ from ztp_search.events import (
     Back,
     Begin,
     Best,
+    Cohort,
     Complete,
+    Confirmed,
     End,
     Evaluated,
     Event,
     Failed,
+    Finalists,
     Pruned,
     Retry,
     Rung,
     Sampled,
     Stored,
+    Winner,
 )
 from ztp_search.settings import resolve_search
 
@@ -240,6 +244,10 @@ needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None or importlib.util.find_spec("opencensus") is None,
     reason="there is no Prometheus, or no agent of Ray",
 )
+DECIDED = (Cohort, Sampled, Rung, Pruned, Complete, Finalists, Confirmed, Winner)
+"""What a search decides, on whatever workers."""
+
+
 class Prometheus:
     """One that scrapes what the shipped configuration says, every other second."""
 
@@ -287,19 +295,30 @@ def test_prometheus_takes_the_configuration() -> None:
     assert done.returncode == 0, done.stderr
 
 
-class Asking(Progress):
-    """Kills a worker in the middle; at the end, waits until Prometheus has read all, and asks."""
+class Told(Progress):
+    """Keeps the events of a search."""
 
-    def __init__(self, server: Prometheus) -> None:
-        self.server = server
+    def __init__(self) -> None:
         self.told: list[Event] = []
-        self.answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
     def of(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.told if isinstance(event, kind)]
 
     def event(self, study: str | None, event: Event) -> None:
+        assert study == "s"
         self.told.append(event)
+
+
+class Asking(Told):
+    """Kills a worker in the middle; at the end, waits until Prometheus has read all, and asks."""
+
+    def __init__(self, server: Prometheus) -> None:
+        super().__init__()
+        self.server = server
+        self.answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
+
+    def event(self, study: str | None, event: Event) -> None:
+        super().event(study, event)
         if isinstance(event, Rung) and len(self.of(Rung)) == 8:
             os.kill(ray_workers(os.getpid())[0], signal.SIGKILL)
         if isinstance(event, End):
@@ -343,3 +362,8 @@ def test_every_query_of_the_dashboard_has_an_answer(tmp_path: Path) -> None:
     (loss,) = (query for title, query in queries() if title == "Loss of the best so far")
     assert answer("Best accuracy so far", accuracy) == pytest.approx({"s": best.accuracy})
     assert answer("Loss of the best so far", loss) == pytest.approx({"s": best.loss})
+
+    alone = Told()
+    ztp_search.search(SearchSettings(**{**RACE, "workers": 0, "out": tmp_path / "alone"}), alone)
+    for kind in DECIDED:  # in an order that is the workers'
+        assert sorted(map(repr, asking.of(kind))) == sorted(map(repr, alone.of(kind))) != []

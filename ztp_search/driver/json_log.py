@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Callable
@@ -53,8 +54,10 @@ class JsonLog(Progress):
     ) -> None:
         time = datetime.now(UTC).isoformat(timespec="microseconds")
         line = {"time": time, "event": event, "study": study, "trial": trial, **values}
-        self._stream.write(json.dumps(line, allow_nan=False) + "\n")
-        self._stream.flush()
+        text = json.dumps(line, allow_nan=False) + "\n"
+        with contextlib.suppress(OSError):  # a search does not end as nobody reads its log
+            self._stream.write(text)
+            self._stream.flush()
 
 
 class _Output(io.TextIOBase):
