@@ -25,6 +25,7 @@ from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.tasks import Failure, Job, Pool, Task, evaluate_task
+from ztp_search.events import Retry
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 
 slow = pytest.mark.slow  # Ray takes seconds to start, and so does every worker
@@ -301,11 +302,17 @@ def test_all_that_is_done_comes_in_together(two_workers: RayPool, expected: Plai
 
 @slow
 def test_killed_workers_cost_a_retry_and_nothing_else(
-    two_workers: RayPool, expected: Plain
+    two_workers: RayPool, expected: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(two_workers, "_tell", told.append)
     before = set(two_workers.pids())
     assert set(ray_workers(os.getpid())) == before
     assert collected(two_workers, SEVERAL, kill_after=1) == expected
+    assert sorted(event.worker for event in told) == [0, 1]
+    for event in told:
+        assert isinstance(event, Retry) and event.deaths == 1 and event.tasks in (1, 2)
+        assert event.trial in range(len(CONFIGS)) and len(event.reason.splitlines()) == 1
     assert len(set(two_workers.pids()) - before) == 2
     assert collected(two_workers, SINGLE[:3]) == {at: expected[at] for at in expected if at[0] == 0}
 
