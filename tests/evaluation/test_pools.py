@@ -27,6 +27,7 @@ from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.tasks import Failure, Job, Pool, Task, evaluate_task
+from ztp_search.events import Event, Joined, Retry
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 
 slow = pytest.mark.slow  # Ray takes seconds to start, and so does every worker
@@ -252,7 +253,15 @@ def test_what_this_process_has_kept_goes_when_the_pool_is_closed(digits: Digits)
 
 
 @pytest.fixture(scope="module")
-def two_workers(digits: Digits) -> Iterator[RayPool]:
+def one_ray() -> Iterator[None]:
+    """Ray as a search starts it, for all pools of this file but the last: it takes seconds."""
+    assert ray_cluster.connect(None, threads=1, workers=2)
+    yield
+    ray_cluster.disconnect()
+
+
+@pytest.fixture(scope="module")
+def two_workers(digits: Digits, one_ray: None) -> Iterator[RayPool]:
     pool = RayPool(digits.job(batch_size=32, cache_bytes=50_000_000), 2)
     yield pool
     pool.close()
@@ -260,7 +269,7 @@ def two_workers(digits: Digits) -> Iterator[RayPool]:
 
 @pytest.fixture
 def alone(two_workers: RayPool) -> None:
-    two_workers.close()  # one Ray per process; no test after this one may use it
+    two_workers.close()  # no test after this one may use it
 
 
 @contextlib.contextmanager
@@ -295,11 +304,17 @@ def test_all_that_is_done_comes_in_together(two_workers: RayPool, expected: Plai
 
 @slow
 def test_killed_workers_cost_a_retry_and_nothing_else(
-    two_workers: RayPool, expected: Plain
+    two_workers: RayPool, expected: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(two_workers, "_tell", told.append)
     before = set(two_workers.pids())
     assert set(ray_workers(os.getpid())) == before
     assert collected(two_workers, SEVERAL, kill_after=1) == expected
+    assert sorted(event.worker for event in told) == [0, 1]
+    for event in told:
+        assert isinstance(event, Retry) and event.deaths == 1 and event.tasks in (1, 2)
+        assert event.trial in range(len(CONFIGS)) and len(event.reason.splitlines()) == 1
     assert len(set(two_workers.pids()) - before) == 2
     assert collected(two_workers, SINGLE[:3]) == {at: expected[at] for at in expected if at[0] == 0}
 
@@ -422,7 +437,38 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_others_are_not(
 
 
 @slow
-def test_one_worker_in_bf16_gives_what_this_process_gives(alone: None, digits: Digits) -> None:
+def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) -> None:
+    from ray.cluster_utils import Cluster
+
+    ray_cluster.disconnect()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    said: list[Event] = []
+    job = digits.job(batch_size=32)
+    with mock.patch.object(ztp_search.evaluation.ray_pool, "GROW_SECONDS", 0.0):
+        pool = RayPool(job, None, address=cluster.address, tell=said.append)
+        try:
+            assert pool.workers == 1
+            node = cluster.add_node(num_cpus=1)
+            while len(said) < 1:  # until the new one works too
+                assert collected(pool, SEVERAL) == expected
+            assert said == [Joined(1, 2)] and pool.workers == 2
+            pool.hold_targets("search", TARGETS)
+            for task in SEVERAL[:4]:
+                pool.submit(task, pool.free)
+            cluster.remove_node(node, allow_graceful=False)
+            came = 0
+            while came < 4:
+                came += len(pool.finished())
+            assert collected(pool, SEVERAL) == expected
+            assert isinstance(said[1], Retry) and len(said) == 2
+            assert pool.free == 0 and pool.room == 2
+        finally:
+            pool.close()
+            cluster.shutdown()
+
+
+@slow
+def test_one_worker_in_bf16_gives_what_this_process_gives(digits: Digits) -> None:
     expected = collected(LocalPool(digits.job("bf16", 32)), SINGLE)
     with opened(digits.job("bf16", 32), 1) as pool:
         assert collected(pool, SEVERAL) == expected
@@ -431,7 +477,6 @@ def test_one_worker_in_bf16_gives_what_this_process_gives(alone: None, digits: D
         said = "evaluating trial 5 and 1 more failed: KeyError: 'no such set'"
         with pytest.raises(WorkerError, match=said):  # our own fault: one line, not tried again
             pool.finished()
-    assert not ray_workers(os.getpid())
 
 
 @slow
@@ -450,8 +495,10 @@ def test_a_worker_that_cannot_start_is_said_in_one_line(
 def test_a_worker_may_have_more_threads_than_there_are_cores(
     alone: None, digits: Digits, expected: Plain
 ) -> None:
+    ray_cluster.disconnect()
     job = digits.job(batch_size=32)
     threads = (os.cpu_count() or 1) + 1
     with opened(replace(job, runtime=replace(job.runtime, threads=threads)), None) as pool:
         assert pool.workers == 1
         assert collected(pool, SINGLE[:1]).keys() == {(0, *BLOCKS[0][:2])}
+    assert not ray.is_initialized() and not ray_workers(os.getpid())

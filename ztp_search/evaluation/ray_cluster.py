@@ -105,6 +105,24 @@ def _host_and_port(address: str) -> tuple[str, int]:
 def _print_nothing(*_: Any, **__: Any) -> None: ...
 
 
+def metrics_endpoints() -> list[str]:
+    """HOST:PORT where each node of the cluster serves metrics; none where Ray's agent is not."""
+    return [
+        f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
+        for node in ray.nodes()
+        if node["Alive"] and node.get("MetricsExportPort", -1) > 0
+    ]
+
+
+def check_metrics() -> None:
+    """ZtpError where no node serves metrics."""
+    if not metrics_endpoints():
+        raise ZtpError(
+            "`metrics` needs the agent of Ray, which is not running; install it with "
+            "pip install 'ztp-search[metrics]', on every node of a cluster"
+        )
+
+
 def disconnect() -> None:
     """Leave the cluster; one that was started here ends."""
     with contextlib.suppress(Exception):
