@@ -311,9 +311,10 @@ def test_killed_workers_cost_a_retry_and_nothing_else(
     before = set(two_workers.pids())
     assert set(ray_workers(os.getpid())) == before
     assert collected(two_workers, SEVERAL, kill_after=1) == expected
-    assert sorted(event.worker for event in told) == [0, 1]
-    for event in told:
-        assert isinstance(event, Retry) and event.deaths == 1 and event.tasks in (1, 2)
+    retries = [event for event in told if isinstance(event, Retry)]
+    assert sorted(event.worker for event in retries) == [0, 1]
+    for event in retries:  # the second of them may have been given what the first had
+        assert event.deaths == 1 and event.tasks in (1, 2, 3, 4)
         assert event.trial in range(len(CONFIGS)) and len(event.reason.splitlines()) == 1
     assert len(set(two_workers.pids()) - before) == 2
     assert collected(two_workers, SINGLE[:3]) == {at: expected[at] for at in expected if at[0] == 0}
@@ -365,15 +366,15 @@ def test_a_cluster_that_is_gone_is_waited_for_where_it_may_come_back(
     monkeypatch.setattr(pool, "abandon", lambda: None)
     monkeypatch.setattr(pool, "is_of_this_process", lambda: False)
     monkeypatch.setattr(pool, "LOOK_SECONDS", 0.0)
-    answers = [ray_cluster.Lost("its head does not answer", for_good)] * 14 + [None]
-    answers += [ray_cluster.Lost("its head does not answer", for_good)] * 15
-    left = iter(answers)
+    lost = ray_cluster.Lost("its head does not answer", for_good)
+    most = pool.MAX_UNANSWERED
+    left = iter([*[lost] * (most - 1), None, *[lost] * most])
     monkeypatch.setattr(pool, "what_is_lost", lambda: next(left))
     unanswered = 0
     with pytest.raises(OutageError, match="^the Ray cluster is gone: its head does not answer$"):
         while True:
             unanswered = two_workers._look(unanswered)
-    assert len(list(left)) == (29 if for_good else 0)
+    assert len(list(left)) == (2 * most - 1 if for_good else 0)
 
 
 @slow
@@ -437,38 +438,7 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_others_are_not(
 
 
 @slow
-def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) -> None:
-    from ray.cluster_utils import Cluster
-
-    ray_cluster.disconnect()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    said: list[Event] = []
-    job = digits.job(batch_size=32)
-    with mock.patch.object(ztp_search.evaluation.ray_pool, "GROW_SECONDS", 0.0):
-        pool = RayPool(job, None, address=cluster.address, tell=said.append)
-        try:
-            assert pool.workers == 1
-            node = cluster.add_node(num_cpus=1)
-            while len(said) < 1:  # until the new one works too
-                assert collected(pool, SEVERAL) == expected
-            assert said == [Joined(1, 2)] and pool.workers == 2
-            pool.hold_targets("search", TARGETS)
-            for task in SEVERAL[:4]:
-                pool.submit(task, pool.free)
-            cluster.remove_node(node, allow_graceful=False)
-            came = 0
-            while came < 4:
-                came += len(pool.finished())
-            assert collected(pool, SEVERAL) == expected
-            assert isinstance(said[1], Retry) and len(said) == 2
-            assert pool.free == 0 and pool.room == 2
-        finally:
-            pool.close()
-            cluster.shutdown()
-
-
-@slow
-def test_one_worker_in_bf16_gives_what_this_process_gives(digits: Digits) -> None:
+def test_one_worker_in_bf16_gives_what_this_process_gives(alone: None, digits: Digits) -> None:
     expected = collected(LocalPool(digits.job("bf16", 32)), SINGLE)
     with opened(digits.job("bf16", 32), 1) as pool:
         assert collected(pool, SEVERAL) == expected
@@ -502,3 +472,34 @@ def test_a_worker_may_have_more_threads_than_there_are_cores(
         assert pool.workers == 1
         assert collected(pool, SINGLE[:1]).keys() == {(0, *BLOCKS[0][:2])}
     assert not ray.is_initialized() and not ray_workers(os.getpid())
+
+
+@slow
+def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) -> None:
+    from ray.cluster_utils import Cluster
+
+    ray_cluster.disconnect()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    said: list[Event] = []
+    job = digits.job(batch_size=32)
+    with mock.patch.object(ztp_search.evaluation.ray_pool, "GROW_SECONDS", 0.0):
+        pool = RayPool(job, None, address=cluster.address, tell=said.append)
+        try:
+            assert pool.workers == 1
+            node = cluster.add_node(num_cpus=1)
+            while len(said) < 1:  # until the new one works too
+                assert collected(pool, SEVERAL) == expected
+            assert said == [Joined(1, 2)] and pool.workers == 2
+            pool.hold_targets("search", TARGETS)
+            for task in SEVERAL[:4]:
+                pool.submit(task, pool.free)
+            cluster.remove_node(node, allow_graceful=False)
+            came = 0
+            while came < 4:
+                came += len(pool.finished())
+            assert collected(pool, SEVERAL) == expected
+            assert isinstance(said[1], Retry) and len(said) == 2
+            assert pool.free == 0 and pool.room == 2
+        finally:
+            pool.close()
+            cluster.shutdown()
