@@ -1,5 +1,6 @@
 """Searches from end to end: the same study from any number of workers, through any death."""
 
+import json
 import os
 import shutil
 import signal
@@ -508,3 +509,34 @@ print("still there")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("still there"), done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_a_finished_search_is_told_from_a_folder_that_cannot_be_written_to(
+    finished: Finished, tmp_path: Path
+) -> None:
+    out = tmp_path / "ro"
+    shutil.copytree(finished.out, out)
+    for path in [*out.rglob("*"), out]:
+        path.chmod(path.stat().st_mode & ~0o222)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    root = os.geteuid() == 0  # who may write everywhere, unless that is taken from them
+    command = [*(["setpriv", "--bounding-set", "-dac_override"] if root else [])]
+    command += [sys.executable, "-m", "ztp_search", "--json"]
+    asked = {**finished.settings, "out": out}
+    try:
+        done = subprocess.run([*command, *argv_of(asked)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        for key in ("best", "holdout", "trials"):
+            assert document[key] == finished.document[key]
+        assert "is read-only: this is what it holds" in done.stderr
+        more = argv_of({**asked, "trials": TRIALS + 1})
+        refused = subprocess.run([*command, *more], capture_output=True, text=True)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        last = refused.stderr.splitlines()[-1]
+        assert f"has {TRIALS} of {TRIALS + 1} trials" in last and "is read-only" in last
+        assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    finally:
+        for path in [out, *out.rglob("*")]:
+            path.chmod(0o755)

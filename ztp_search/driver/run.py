@@ -33,7 +33,7 @@ from ztp_search.results.search_result import SearchResult, search_result
 from ztp_search.results.showing import save_shown
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
-from ztp_search.study import StoredTrial, StudyDriver, existing
+from ztp_search.study import StoredTrial, StudyDriver, existing, is_read_only, redact
 
 PACKAGES = ("ztp-search", "torch", "timm", "optuna", "ray", "numpy")
 
@@ -49,6 +49,8 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
         WorkerError: evaluation fails for good.
     """
     began = time.monotonic()
+    if is_read_only(settings.storage):
+        return _as_stored(settings, progress, began)
     progress.stage("loading the model")
     sources = settings.sources
     loaded = load_model(sources.model, data_overrides=sources.data_overrides)
@@ -90,6 +92,30 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
                 result.study,
             )
     return results[0] if len(results) == 1 else FrontResult(tuple(results), seconds)
+
+
+def _as_stored(
+    settings: ResolvedSearch, progress: Progress, began: float
+) -> SearchResult | FrontResult:
+    """What finished studies have found that cannot be written to.
+
+    Raises:
+        StudyError: something is missing.
+    """
+    results = []
+    for name in settings.studies.values():
+        with existing(settings.storage, name) as study:
+            done = study.finished() if study is not None else 0
+            wanted = settings.trials + settings.refine
+            if study is None or done < wanted or not study.best(1):
+                raise StudyError(
+                    f"study {name!r} has {done} of {wanted} trials, but its database "
+                    f"{redact(settings.storage)} is read-only; make the file and its folder "
+                    "writable, or search in another `out` folder"
+                )
+            results.append(search_result(study, time.monotonic() - began))
+    progress.note("the study database is read-only: this is what it holds")
+    return results[0] if len(results) == 1 else FrontResult(tuple(results), results[-1].seconds)
 
 
 def _search(

@@ -3,7 +3,7 @@
 from ztp_search.study.driver import StudyDriver
 from ztp_search.study.reader import StudyReader, existing
 from ztp_search.study.trial import NewTrial, StoredTrial, Update
-from ztp_search.study.url import parse_url, redact
+from ztp_search.study.url import is_read_only, parse_url, redact
 
 __all__ = [
     "NewTrial",
@@ -12,6 +12,7 @@ __all__ = [
     "StudyReader",
     "Update",
     "existing",
+    "is_read_only",
     "parse_url",
     "redact",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def parse_url(storage: str) -> sa.URL:
 def sqlite_path(url: sa.URL) -> Path | None:
     """The file of an SQLite database; None where the URL names a server."""
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def is_read_only(storage: str) -> bool:
+    """Whether the database is an SQLite file that this process may read and not write.
+
+    SQLite writes beside it, too, and so do locks.
+    """
+    path = sqlite_path(sa.make_url(storage))
+    return (
+        path is not None
+        and path.is_file()
+        and not (os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK))
+    )
 
 
 def redact(url: str) -> str:
