@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +12,25 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
+CHROMIUM = os.environ.get("ZTP_TEST_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 LOCAL = ("file:", "data:", "blob:")
 SERIOUS = ("serious", "critical")
 
 
 @dataclass
 class View:
-    """page: Playwright's. complaints: what the browser's console says, and failed scripts.
-    requests: what it asks a network for."""
+    """page: Playwright's. errors: of the console and of scripts, and answers of status 400 and
+    more. warnings: of the console. requests: what it asks a network for."""
 
     page: Any
-    complaints: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+
+    def open(self, url: str) -> None:
+        """Go there, until nothing more is loaded."""
+        self.page.goto(url)
+        self.page.wait_for_load_state("networkidle")
 
     def unfit(self) -> list[str]:
         """What axe finds that keeps people out, serious or worse."""
@@ -59,13 +66,15 @@ class Browser:
             **options,
         )  # fmt: skip
         view = View(page)
-        page.on("console", lambda message: view.complaints.append(message.text)
-                if message.type in ("error", "warning") else None)  # fmt: skip
-        page.on("pageerror", lambda error: view.complaints.append(str(error)))
+        said = {"error": view.errors, "warning": view.warnings}
+        page.on("console", lambda message: said.get(message.type, []).append(message.text))
+        page.on("pageerror", lambda error: view.errors.append(str(error)))
+        page.on("response", lambda answer: view.errors.append(f"{answer.status} {answer.url}")
+                if answer.status >= 400 else None)  # fmt: skip
         page.on("request", lambda request: view.requests.append(request.url)
                 if not request.url.startswith(LOCAL) else None)  # fmt: skip
         try:
-            page.goto(url)
+            view.open(url)
             yield view
         finally:
             page.close()

@@ -10,15 +10,23 @@ from pathlib import Path
 
 import optuna
 import pytest
-from helpers.browsing import WIDTHS, Browser, browser, needs_browser
+from helpers.browser import Browser, View, browser
 from helpers.running import process, ranked, stored, url_of
 
 from ztp_search.results.plots import PLOTS, Found
 from ztp_search.study import StudyReader
 
 pytest.importorskip("optuna_dashboard")
-pytestmark = [pytest.mark.browser, needs_browser]
+pytestmark = pytest.mark.browser
+WIDTHS = (1280, 400)
+"""In pixels: a desk, and a phone."""
 STUDY = "digits-50%-seed0"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +49,7 @@ def shown_plots(out: Path, study: str) -> list[str]:
     return [plot.title for plot in PLOTS.values() if plot.lacks(found) is None]
 
 
-def write_note(seen: Browser, text: str) -> None:
+def write_note(seen: View, text: str) -> None:
     """As a visitor does, on the page of a note; until it is answered."""
     seen.page.locator("main button", has=seen.page.locator("svg")).first.click()
     seen.page.locator("textarea").first.fill(text)
@@ -51,10 +59,9 @@ def write_note(seen: Browser, text: str) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_study_opens_with_its_note(out: Path, page: str, width: int) -> None:
+def test_a_study_opens_with_its_note(out: Path, page: str, width: int, chromium: Browser) -> None:
     best = ranked(out, STUDY)[0]
-    with browser(width) as seen:
-        seen.open(page)
+    with chromium.view(page, width=width) as seen:
         seen.page.get_by_role("heading", name=f"Study {STUDY}").wait_for()
         text = seen.page.inner_text("main")
         for said in ("vit_tiny_patch16_224", "0.053 GFLOPs per image (50%)", "seed",
@@ -62,16 +69,17 @@ def test_a_study_opens_with_its_note(out: Path, page: str, width: int) -> None:
                      "− paper's"):  # fmt: skip
             assert said in text
         assert "| " not in text  # tables are tables
-        assert seen.widest() <= 0 and seen.errors == []
+        assert seen.overflow() <= 0 and seen.errors == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("study", [STUDY, "interrupted"])
-def test_its_plots_are_there(out: Path, page: str, study: str, width: int) -> None:
+def test_its_plots_are_there(
+    out: Path, page: str, study: str, width: int, chromium: Browser
+) -> None:
     with StudyReader.open(url_of(out), study) as reader:
         address = f"{page.rpartition('/studies/')[0]}/studies/{reader.id}"
-    with browser(width) as seen:
-        seen.open(address)
+    with chromium.view(address, width=width) as seen:
         seen.page.wait_for_selector(".gtitle >> text=Accuracy over GFLOPs", timeout=60_000)
         seen.page.reload()  # plots that were too late for the first page are on the next
         seen.page.wait_for_selector(".gtitle >> text=Accuracy over GFLOPs", timeout=60_000)
@@ -90,11 +98,10 @@ def test_its_plots_are_there(out: Path, page: str, study: str, width: int) -> No
         assert seen.errors == []
 
 
-def test_a_trial_has_its_note_and_its_files(out: Path, page: str) -> None:
+def test_a_trial_has_its_note_and_its_files(out: Path, page: str, chromium: Browser) -> None:
     best = ranked(out, STUDY)[0]
     address = page.removesuffix("/note")
-    with browser(1280) as seen:
-        seen.open(f"{address}/trials?numbers={best.number}")
+    with chromium.view(f"{address}/trials?numbers={best.number}") as seen:
         seen.page.get_by_role("heading", name=f"Trial {best.number}: complete").wait_for()
         seen.page.get_by_text(f"trial-{best.number}.json").first.wait_for()
         seen.page.wait_for_function(
@@ -105,11 +112,11 @@ def test_a_trial_has_its_note_and_its_files(out: Path, page: str) -> None:
         assert seen.errors == []
 
 
-def test_every_page_loads_without_errors(page: str) -> None:
+def test_every_page_loads_without_errors(page: str, chromium: Browser) -> None:
     study = page.removesuffix("/note")
     home = page.partition("/studies/")[0]
     number = study.rpartition("/")[2]
-    with browser(1280) as seen:
+    with chromium.view(home) as seen:
         for address in (home, study, f"{study}/analytics", f"{study}/trials",
                         f"{study}/trialTable", f"{home}/compare-studies?ids={number}"):  # fmt: skip
             seen.open(address)
@@ -117,13 +124,14 @@ def test_every_page_loads_without_errors(page: str) -> None:
             assert seen.errors == [], address
 
 
-def test_a_write_from_the_page_is_refused_and_changes_nothing(out: Path, page: str) -> None:
+def test_a_write_from_the_page_is_refused_and_changes_nothing(
+    out: Path, page: str, chromium: Browser
+) -> None:
     with sqlite3.connect(out / "studies.db") as database:
         before = list(database.iterdump())
     study = page.removesuffix("/note")
     number, base = study.rpartition("/")[2], page.partition("/dashboard")[0]
-    with browser(1280) as seen:
-        seen.open(page)
+    with chromium.view(page) as seen:
         write = """async ([path, method, body]) => {
             const answer = await fetch(path, {method, body, headers: {"Content-Type":
                 "application/json"}});
@@ -144,15 +152,16 @@ def test_a_write_from_the_page_is_refused_and_changes_nothing(out: Path, page: s
         assert list(database.iterdump()) == before
 
 
-def test_a_note_that_is_written_where_that_is_allowed_stays(out: Path, tmp_path: Path) -> None:
+def test_a_note_that_is_written_where_that_is_allowed_stays(
+    out: Path, tmp_path: Path, chromium: Browser
+) -> None:
     shutil.copy(out / "studies.db", tmp_path)
     flags = ("--out", str(tmp_path), "--study", STUDY, "--port", "0", "--allow-edit")
     with process("dashboard", *flags) as child:
         assert child.stderr is not None
         line = child.stderr.readline()
         address = next(word for word in line.split() if word.startswith("http://"))
-        with browser(1280) as seen:
-            seen.open(address)
+        with chromium.view(address) as seen:
             write_note(seen, "# Written by a visitor")
             seen.page.get_by_role("heading", name="Written by a visitor").wait_for()
             seen.open(address)

@@ -95,7 +95,7 @@ def test_a_page_fits_its_window_and_keeps_nobody_out(
         ground = view.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert ground == (DARK if dark else LIGHT)
         assert plot_grounds(view) == {ground}
-        assert (view.complaints, view.requests) == ([], [])
+        assert (view.errors, view.warnings, view.requests) == ([], [], [])
 
 
 def test_plots_follow_when_the_reader_turns_the_light_on(
@@ -182,7 +182,7 @@ def test_a_browser_that_cannot_unpack_says_where_the_numbers_are(
         view.page.goto(pages["many"])
         place = view.page.locator("[data-plot]").first
         until(view, lambda: "cannot draw" in (place.text_content() or ""))
-        assert view.complaints == []
+        assert (view.errors, view.warnings) == ([], [])
 
 
 def test_what_a_study_is_called_runs_nowhere(chromium: Browser, pages: dict[str, str]) -> None:
@@ -196,4 +196,4 @@ def test_what_a_study_is_called_runs_nowhere(chromium: Browser, pages: dict[str,
         assert "onerror" in words  # it is shown as what it is
         assert view.page.evaluate("typeof pwned") == "undefined"
         assert view.page.locator("img").count() == 0
-        assert (view.complaints, view.requests) == ([], [])
+        assert (view.errors, view.warnings, view.requests) == ([], [], [])
