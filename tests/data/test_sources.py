@@ -1,5 +1,6 @@
 """Images and labels from folders, tar files, torchvision, WebDataset shards and the package."""
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,23 @@ def test_class_folders_that_the_model_does_not_have_leave_no_labels(folder, tmp_
     sets = prepared(folder, tmp_path, num_classes=10)
     assert set(sets.search.labels.tolist()) == {-1}
     assert "`class_map` file" in sets.unlabelled
+
+
+def test_paths_in_an_archive_lead_nowhere(tmp_path):
+    """Members are read where they lie, under whatever name, and links are no images."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(9))
+    inside = {"cat/../../escaped.png": png(0), "/dog/absolute.png": png(1)}
+    tar_of(tmp_path / "images.tar", inside)
+    with tarfile.open(tmp_path / "images.tar", "a") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            link = tarfile.TarInfo(f"dog/link{kind!r}.png")
+            link.type, link.linkname = kind, str(secret)
+            tar.addfile(link)
+    before = sorted(tmp_path.rglob("*"))
+    opened = open_source(DataSpec(str(tmp_path / "images.tar")), None, num_classes=2)
+    assert len(opened) == 2 and {opened.read(i)[0] for i in range(2)} == set(inside.values())
+    assert sorted(tmp_path.rglob("*")) == before and not (tmp_path.parent / "escaped.png").exists()
 
 
 def test_a_tar_reads_as_the_folder_it_holds(tmp_path, folder):
