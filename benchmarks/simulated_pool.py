@@ -124,6 +124,7 @@ class SleepingRayPool(RayPool):
 
     def __init__(self, workers: int, seconds: float, labels: np.ndarray[Any, Any]) -> None:
         self._connected = connect(None, 1, None)
+        self._tell = print
         self.workers = workers
         self.seconds = seconds
         self.busy = 0.0

@@ -455,8 +455,11 @@ def test_who_is_stopped_says_how_to_go_on(workers: int, how: int, tmp_path: Path
     assert gone(below)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=str)
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6, 1.0, 2.0])
+@pytest.mark.parametrize(
+    ("seconds", "how"),
+    [(0.0, signal.SIGTERM), (0.1, signal.SIGINT), (0.3, signal.SIGTERM), (0.6, signal.SIGINT),
+     (1.0, signal.SIGTERM), (1.5, signal.SIGINT), (2.0, signal.SIGTERM)],
+)  # fmt: skip
 def test_who_is_stopped_while_it_starts_says_so_in_one_line(
     seconds: float, how: int, tmp_path: Path
 ) -> None:

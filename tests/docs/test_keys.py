@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from helpers.running import url_of
 
 import ztp_search
 from ztp_search import EvaluateSettings, SearchSettings, VisualizeSettings
+from ztp_search.evaluation.ray_metrics import METRICS
+from ztp_search.events import DECISIONS
 from ztp_search.pruning.config import CHOICES
 from ztp_search.space.space_document import SpaceDocument
 from ztp_search.study import StudyReader
@@ -100,6 +103,30 @@ def test_a_space_file() -> None:
     names = {*stated(SpaceDocument)}
     assert {"retention", "holdout_split", "preprocessing", *CHOICES} <= names
     assert not missing(dict.fromkeys(names), "files")
+
+
+def test_what_a_log_holds() -> None:
+    """Each event on a line of the page's table, with its fields and no others."""
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \|", (REFERENCE / "watching.md").read_text(), re.M)
+    table = {
+        event: re.findall(r"`(\w+)`", fields)
+        for names, fields in rows for event in re.findall(r"`(\w+)`", names)
+    }  # fmt: skip
+    for kind in DECISIONS:
+        fields = [each.name for each in dataclasses.fields(kind) if each.name != "trial"]
+        assert table.pop(kind.name, None) == fields
+    logged = {"stage": ["text"], "note": ["text"], "output": ["text"], "error": ["text", "status"]}
+    assert table.items() >= logged.items()
+
+
+def test_metrics() -> None:
+    page = (REFERENCE / "watching.md").read_text()
+    rows = dict(re.findall(r"^\| `(ray_ztp_\w+)` \| (\w+) \|", page, re.M))
+    suffix = {"Counter": "_total"}
+    assert rows == {
+        f"ray_{name}{suffix.get(kind.type, '')}": kind.type.lower()
+        for name, kind in METRICS.items()
+    }  # fmt: skip
 
 
 def test_a_key_that_no_page_has_is_found() -> None:

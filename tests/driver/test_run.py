@@ -501,7 +501,7 @@ ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=Fal
 for trials in (2, 4):  # the second search finds the place of the first one's worker free
     search(SearchSettings(
         space="digits", budget="68%", trials=trials, images=32, holdout=0, batch_size=32,
-        workers=1, out={str(tmp_path)!r},
+        workers=1, speed="off", out={str(tmp_path)!r},
     ))
     assert ray.is_initialized()
 print("still there")

@@ -268,6 +268,24 @@ def test_a_search_prints_what_was_measured_and_what_could_not_be(
     assert f"S{why}" in out and f"s{why}\n" in err and f"measuring speed ({BROKEN})" in err
 
 
+def test_several_budgets_have_a_speed_each(
+    tmp_path: Path, measured: Measured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {
+        "space": "digits", "budget": "50%,68%", "trials": 2, "images": 32, "holdout": 8,
+        "batch_size": 16, "workers": 0, "out": tmp_path, "speed": "eager",
+    }  # fmt: skip
+    found = ztp_search.search_front(SearchSettings(**settings)).to_dict()
+    assert [point["speedup"] for point in found["front"]] == [1.0, 2.0]  # the calls that made them
+    assert [size for _, size, _ in measured.calls] == [(1, 16)] * 2
+    out, _ = printed(capsys, *argv_of(settings))
+    first = found["front"][0]
+    assert f"trial {first['trial']} {first['gflops']:.3g} 1.00 " in out and "times as fast" in out
+    without = {**settings, "out": tmp_path / "without", "speed": "off"}
+    found = ztp_search.search_front(SearchSettings(**without)).to_dict()
+    assert not any("speedup" in point for point in found["front"])
+
+
 def test_an_evaluation_measures_what_it_is_asked_for(
     finished: Finished, measured: Measured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

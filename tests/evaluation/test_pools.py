@@ -18,12 +18,14 @@ from helpers.running import ray_workers
 
 import ztp_search.evaluation.ray_pool
 from ztp_search.errors import ConfigError, WorkerError
+from ztp_search.evaluation import ray_cluster
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.local_pool import LocalPool
 from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.tasks import Failure, Job, Pool, Task, evaluate_task
+from ztp_search.events import Retry
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 
 slow = pytest.mark.slow  # Ray takes seconds to start, and so does every worker
@@ -249,7 +251,15 @@ def test_what_this_process_has_kept_goes_when_the_pool_is_closed(digits: Digits)
 
 
 @pytest.fixture(scope="module")
-def two_workers(digits: Digits) -> Iterator[RayPool]:
+def one_ray() -> Iterator[None]:
+    """Ray as a search starts it, for all pools of this file but the last: it takes seconds."""
+    assert ray_cluster.connect(None, threads=1, workers=2)
+    yield
+    ray_cluster.disconnect()
+
+
+@pytest.fixture(scope="module")
+def two_workers(digits: Digits, one_ray: None) -> Iterator[RayPool]:
     pool = RayPool(digits.job(batch_size=32, cache_bytes=50_000_000), 2)
     yield pool
     pool.close()
@@ -257,7 +267,7 @@ def two_workers(digits: Digits) -> Iterator[RayPool]:
 
 @pytest.fixture
 def alone(two_workers: RayPool) -> None:
-    two_workers.close()  # one Ray per process; no test after this one may use it
+    two_workers.close()  # no test after this one may use it
 
 
 @contextlib.contextmanager
@@ -292,11 +302,17 @@ def test_all_that_is_done_comes_in_together(two_workers: RayPool, expected: Plai
 
 @slow
 def test_killed_workers_cost_a_retry_and_nothing_else(
-    two_workers: RayPool, expected: Plain
+    two_workers: RayPool, expected: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(two_workers, "_tell", told.append)
     before = set(two_workers.pids())
     assert set(ray_workers(os.getpid())) == before
     assert collected(two_workers, SEVERAL, kill_after=1) == expected
+    assert sorted(event.worker for event in told) == [0, 1]
+    for event in told:
+        assert isinstance(event, Retry) and event.deaths == 1 and event.tasks in (1, 2)
+        assert event.trial in range(len(CONFIGS)) and len(event.reason.splitlines()) == 1
     assert len(set(two_workers.pids()) - before) == 2
     assert collected(two_workers, SINGLE[:3]) == {at: expected[at] for at in expected if at[0] == 0}
 
@@ -358,7 +374,6 @@ def test_one_worker_in_bf16_gives_what_this_process_gives(alone: None, digits: D
         said = "evaluating trial 5 and 1 more failed: KeyError: 'no such set'"
         with pytest.raises(WorkerError, match=said):  # our own fault: one line, not tried again
             pool.finished()
-    assert not ray_workers(os.getpid())
 
 
 @slow
@@ -377,8 +392,10 @@ def test_a_worker_that_cannot_start_is_said_in_one_line(
 def test_a_worker_may_have_more_threads_than_there_are_cores(
     alone: None, digits: Digits, expected: Plain
 ) -> None:
+    ray_cluster.disconnect()
     job = digits.job(batch_size=32)
     threads = (os.cpu_count() or 1) + 1
     with opened(replace(job, runtime=replace(job.runtime, threads=threads)), None) as pool:
         assert pool.workers == 1
         assert collected(pool, SINGLE[:1]).keys() == {(0, *BLOCKS[0][:2])}
+    assert not ray.is_initialized() and not ray_workers(os.getpid())

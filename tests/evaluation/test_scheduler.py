@@ -123,6 +123,7 @@ class Round:
             self.coming,
         ):
             self.images += completed.image_evaluations
+            assert completed.running == sum(len(task.keys) for task in self.pool.in_flight)
             if completed.outcomes:
                 self.finished(completed.outcomes)
         assert not self.pool.in_flight
@@ -210,6 +211,18 @@ def test_every_configuration_is_reported_once_with_its_predictions_in_order(seed
     done = drawn(seed).play()
     assert done.outcomes == done.expected
     assert done.images == len(done.keys) * (done.stop - done.start)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_what_waits_is_what_no_worker_has_been_given(workers: int) -> None:
+    pool = Fake(workers)
+    configs: Configs = {("trial", number): None for number in range(40)}
+    seen = []
+    for completed in Scheduler(lambda: pool, 64).evaluate([configs], ImageRange("search", 0, 512)):
+        given = sum(len(task.keys) for task in pool.tasks)
+        assert completed.waiting == 40 * 512 // RANGE_IMAGES - given
+        seen.append(completed.waiting)
+    assert seen[0] > 0 and (completed.waiting, completed.running) == (0, 0)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -32,6 +32,11 @@ from ztp_search.pruning.cost import flops
 CPU = Runtime("cpu", "fp32", 4)
 
 
+@pytest.fixture(autouse=True)
+def speed_at_a_glance() -> None:
+    """Here it is measured as users have it measured."""
+
+
 class Track:
     """A clock that moves when something runs on it, and the log of what ran.
 

@@ -17,7 +17,7 @@ from ztp_search.pruning.config import PruningConfig
 
 MADE_UP: Mapping[str, Any] = {
     "space": "digits", "budget": "50%", "trials": 90, "images": 128, "holdout": 64,
-    "batch_size": 64, "precision": "fp32", "candidates": 4, "workers": 0,
+    "batch_size": 64, "precision": "fp32", "candidates": 4, "workers": 0, "speed": "off",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from ztp_search.racing import (
     first_rung,
     lot,
     shown_equal,
+    stopped,
     survivors,
 )
 
@@ -66,13 +68,28 @@ def test_survivors_are_those_that_the_rules_promote(
     fast = dict(zip(numbers, map(of, everyone), strict=True))
     slow: dict[int, Seen] = dict(zip(numbers, [row.tolist() for row in everyone], strict=True))
     complete, cohort = numbers[:before], numbers[before:]
-    assert survivors(
+    def surviving(rule: Racing) -> set[int]:
+        return slow_survivors(
+            replace(rule, kept_of=racing.kept_of),
+            {n: slow[n] for n in cohort}, {n: slow[n] for n in complete},
+            quota, finalists, rivals,
+        )  # fmt: skip
+
+    asked = (
         racing, {n: fast[n] for n in cohort}, {n: fast[n] for n in complete},
         quota, finalists, rivals,
-    ) == slow_survivors(
-        racing, {n: slow[n] for n in cohort}, {n: slow[n] for n in complete},
-        quota, finalists, rivals,
     )  # fmt: skip
+    assert survivors(*asked) == surviving(racing)
+    reasons = {"halving": (racing.halving, HALVING), "evidence": (racing.evidence, EVIDENCE)}
+    stops = stopped(*asked)
+    for name, (in_force, rule) in reasons.items():
+        named = {number for number, stop in stops.items() if name in stop.rules}
+        assert named == ({*cohort} - surviving(rule) if in_force else set())
+    for stop in stops.values():
+        shown = stop.evidence is not None and stop.evidence >= (stop.needed or 0.0)
+        assert shown == ("evidence" in stop.rules)
+        if finalists == 0 and "halving" in stop.rules:
+            assert stop.rank > quota
 
 
 def test_halving_goes_by_the_mean_loss_where_there_is_one() -> None:

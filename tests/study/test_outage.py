@@ -26,9 +26,15 @@ from helpers.studies import (
 from helpers.tcp_proxy import Proxy, behind_proxy
 
 from ztp_search.errors import MachineError, OutageError, StudyError
+from ztp_search.events import Event
 from ztp_search.study import StudyDriver, Update, outage
 
 SERVERS = ("ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB")
+
+
+def saying(said: list[str]) -> Callable[[Event], None]:
+    """Keeps what people read of events."""
+    return lambda event: None if event.note is None else said.append(event.note)
 
 
 class Server:
@@ -38,7 +44,7 @@ class Server:
         self.direct, self.name, self.proxy = direct, name, proxy
         self.said: list[str] = []
         self.study = StudyDriver.open(
-            url, name, CONTRACT, blocks=BLOCKS, ranges=RANGES, say=self.said.append
+            url, name, CONTRACT, blocks=BLOCKS, ranges=RANGES, tell=saying(self.said)
         )
 
     def go_down(self, seconds: float) -> None:
@@ -195,7 +201,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA max_page_count={bound[0]}")  # SQLite keeps to what there is
 
     with StudyDriver.open(
-        url_of(tmp_path), "s", CONTRACT, blocks=BLOCKS, ranges=RANGES, say=said.append
+        url_of(tmp_path), "s", CONTRACT, blocks=BLOCKS, ranges=RANGES, tell=saying(said)
     ) as study:
         sa.event.listen(study._database.engine, "checkout", prepare)
         threading.Timer(1.0, bound.__setitem__, (0, 1_000_000)).start()
@@ -209,7 +215,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
 def test_a_mistake_is_not_waited_for(tmp_path: Path) -> None:
     said: list[str] = []
     with StudyDriver.open(
-        url_of(tmp_path), "s", CONTRACT, blocks=BLOCKS, ranges=RANGES, say=said.append
+        url_of(tmp_path), "s", CONTRACT, blocks=BLOCKS, ranges=RANGES, tell=saying(said)
     ) as study:
         start(study, 0)
         complete(study, 0, 0.5)

@@ -144,7 +144,8 @@ def test_a_tuner_on_a_page_runs_as_written(
     text = block.text
     here = f"run_config=tune.RunConfig(storage_path={str(tmp_path)!r})"  # not in the home folder
     for asked, instead in (
-        ("images=512", "images=16"), ("num_samples=100", "num_samples=2"),
+        ("images=512", "images=16"),
+        ("num_samples=100", "num_samples=2, max_concurrent_trials=1"),
         ("\n).fit()", f"\n    {here},\n).fit()"),
     ):  # fmt: skip
         assert text.count(asked) == 1

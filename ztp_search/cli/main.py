@@ -17,8 +17,10 @@ from ztp_search.cli.arguments import Parser
 from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.commands.search import DESCRIPTION
 from ztp_search.cli.entry import how_stopped, was_stopped
-from ztp_search.cli.output import as_options, silence_stdout
+from ztp_search.cli.output import as_options, json_log, silence_stdout
 from ztp_search.errors import MachineError, OutageError, ZtpError
+
+LOG_JSON = "--log-json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +89,8 @@ def _without_password(word: str) -> str:
 
 def _stopped(arguments: Sequence[str]) -> int:
     word, status = how_stopped()
-    return _fail(f"{word}; what is complete is stored. Resume with: {again(arguments)}", status)
+    message = f"{word}; what is complete is stored. Resume with: {again(arguments)}"
+    return _fail(message, status, arguments)
 
 
 def _failed(error: Exception, arguments: Sequence[str]) -> int:
@@ -97,19 +100,24 @@ def _failed(error: Exception, arguments: Sequence[str]) -> int:
             message = as_options(str(error))
             for word in arguments:  # an argument that is not understood is quoted in the message
                 message = message.replace(word, _without_password(word))
-            return _fail(message, 2)
+            return _fail(message, 2, arguments)
         case OutageError():
-            return _fail(f"{error}; what is complete is stored. Resume with: {again(arguments)}", 1)
+            message = f"{error}; what is complete is stored. Resume with: {again(arguments)}"
+            return _fail(message, 1, arguments)
         case MachineError():
-            return _fail(as_options(str(error)), 1)
+            return _fail(as_options(str(error)), 1, arguments)
         case BrokenPipeError():  # `ztp-search best | head`
             silence_stdout()
             return 0
     raise error
 
 
-def _fail(message: str, status: int) -> int:
-    print(f"ztp-search: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, status: int, arguments: Sequence[str]) -> int:
+    line = " ".join(message.split())
+    if LOG_JSON in arguments:
+        json_log().error(line, status)
+    else:
+        print(f"ztp-search: {line}", file=sys.stderr)
     return status
 
 

@@ -9,11 +9,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
 
+from ztp_search.driver.json_log import JsonLog
+from ztp_search.driver.progress import Progress
 from ztp_search.driver.terminal import TerminalProgress
 from ztp_search.errors import ZtpError
 from ztp_search.results.shown import natural_width
@@ -79,6 +81,27 @@ def silence_stdout() -> None:
 def terminal_progress() -> TerminalProgress:
     """Progress on stderr, in the words of the command line."""
     return TerminalProgress(Console(stderr=True), wording=as_options)
+
+
+def json_log() -> JsonLog:
+    """A log on stderr, in the words of the command line."""
+    return JsonLog(sys.stderr, wording=as_options)
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[Progress]:
+    """A log on stderr, and nothing else there or on stdout: what is printed becomes its events."""
+    log = json_log()
+    output = log.output()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        yield log
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Progress]:
+    """Progress on stderr, as what else is printed."""
+    with only_results_on_stdout(), terminal_progress() as progress:
+        yield progress
 
 
 def only_results_on_stdout() -> contextlib.redirect_stdout[Any]:

@@ -15,7 +15,8 @@ from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.scheduler import Configs, Outcome
 from ztp_search.evaluation.tasks import Failure
-from ztp_search.racing import Racing, Results, shown_equal, survivors
+from ztp_search.events import Complete, Failed, Pruned, Rung
+from ztp_search.racing import Racing, Results, shown_equal, stopped
 from ztp_search.study import StudyDriver, Update
 
 KIND = "trial"
@@ -134,9 +135,11 @@ class Cohort:
                 self._take(self.trials[number], rung, outcome)
                 for (_, number), outcome in completed.outcomes.items()
             ]
-            updates += self._some_decided()
-            self.study.update(updates)
-            yield self._complete_of(updates)
+            decided = self._some_decided()
+            self.study.update([*updates, *decided])
+            for update in updates:
+                self._tell(update)
+            yield self._complete_of([*updates, *decided])
 
     def _take(self, trial: RacingTrial, rung: int, outcome: Outcome | Failure) -> Update:
         """Take in what a trial gave on a rung, and say what is stored of it."""
@@ -145,7 +148,6 @@ class Cohort:
                 raise failure_error(outcome, f"trial {trial.number}")
             trial.fail()
             self.running -= 1
-            self.evaluator.progress.note(f"trial {trial.number} failed: {outcome.reason}")
             return Update(trial.number, "failed", None, {"failure": outcome.reason}, None)
         correct = self.evaluator.score("search", outcome.predictions, trial.images_seen)
         unpruned = self.evaluator.score("search", self.evaluator.unpruned("search"))
@@ -159,6 +161,22 @@ class Cohort:
             self.climbed += 1
         return Update(trial.number, trial.state, trial.value, attrs, trial.images_seen)
 
+    def _tell(self, update: Update) -> None:
+        """Tell what came of a trial on a rung, as it is stored."""
+        number, attrs = update.number, update.attrs
+        if update.value is None:
+            self.evaluator.watch.tell(Failed(number, attrs["failure"]))
+            return
+        images = attrs["images"]
+        self.evaluator.watch.tell(
+            Rung(
+                number, attrs["rung"], images, update.value, attrs["standard_error"],
+                attrs.get("loss"),
+            )
+        )  # fmt: skip
+        if update.state == "complete":
+            self.evaluator.watch.tell(Complete(number, images, update.value, settled=False))
+
     def _stop_losers(self, rung: int) -> list[RacingTrial]:
         """Stop the trials that do not go on from a rung, and return those that do.
 
@@ -171,13 +189,20 @@ class Cohort:
             for number, trial in self.trials.items()
             if trial.images_seen >= images
         }
-        surviving = survivors(
-            self.racing, reached, self.complete, self.racing.quota(len(self.trials), rung),
-            self.finalists, max(self.trials, default=0),
+        quota = self.racing.quota(len(self.trials), rung)
+        stops = stopped(
+            self.racing, reached, self.complete, quota, self.finalists,
+            max(self.trials, default=0),
         )  # fmt: skip
-        for number in sorted(reached.keys() - surviving):
-            self._end(self.trials[number], images, "pruned")
-        return [self.trials[number] for number in sorted(surviving)]
+        for number, stop in sorted(stops.items()):
+            if self._end(self.trials[number], images, "pruned"):
+                self.evaluator.watch.tell(
+                    Pruned(
+                        number, rung, images, stop.rules, stop.rank, quota, stop.incumbent,
+                        stop.evidence, stop.needed,
+                    )
+                )  # fmt: skip
+        return [self.trials[number] for number in sorted(reached.keys() - stops.keys())]
 
     def _settled(self, surviving: Sequence[RacingTrial]) -> bool:
         """Whether only finalists are left and more images would not tell them apart.
@@ -191,15 +216,19 @@ class Cohort:
         if not shown_equal(finalists, looks=len(self.rungs) - 1):
             return False
         for trial in surviving:
-            self._end(trial, images, "complete")
+            if self._end(trial, images, "complete"):
+                assert trial.value is not None  # as it has seen images
+                self.evaluator.watch.tell(Complete(trial.number, images, trial.value, settled=True))
         return True
 
-    def _end(self, trial: RacingTrial, images: int, state: str) -> None:
+    def _end(self, trial: RacingTrial, images: int, state: str) -> bool:
         """End a trial on a rung of so many images, unless it was ended before, or went on."""
-        if trial.state == "running" and trial.images_seen == images:
-            trial.state = state
-            self.running -= 1
-            self._decided.append(Update(trial.number, state, trial.value, {}, None))
+        if trial.state != "running" or trial.images_seen != images:
+            return False
+        trial.state = state
+        self.running -= 1
+        self._decided.append(Update(trial.number, state, trial.value, {}, None))
+        return True
 
     def _store_decided(self) -> Iterator[list[RacingTrial]]:
         while self._decided:

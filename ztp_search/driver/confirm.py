@@ -16,6 +16,7 @@ from typing import Any
 
 from ztp_search.driver.evaluator import Evaluator
 from ztp_search.evaluation.scheduler import Outcome
+from ztp_search.events import Confirmed, Unpruned
 from ztp_search.pruning.budget import Budget
 from ztp_search.pruning.cost import flops
 from ztp_search.pruning.methods import parse_config
@@ -43,6 +44,7 @@ def evaluate_unpruned(evaluator: Evaluator, study: StudyDriver) -> None:
         "unpruned": {evaluator.objective.name: value, "predictions": pack(unpruned)},
     }
     study.set_attribute("reference", reference)
+    evaluator.watch.tell(Unpruned(len(unpruned), value))
 
 
 def evaluate_baselines(evaluator: Evaluator, study: StudyDriver, budget: Budget) -> None:
@@ -111,10 +113,12 @@ def confirm_finalists(
                 holdout[name] = stored | _finalist(evaluator, outcome, against)
                 holdout["image_evaluations"] += holdout["images"]
             study.set_attribute("holdout", holdout)
+            _tell(evaluator, name, None, holdout["images"], holdout[name])
     for name in BASELINES:
         if holdout[name] is not None:
             against[name] = unpack_bits(holdout[name]["correct"], holdout["images"])
 
+    numbers = {trial.config.digest(): trial.number for trial in finalists}
     missing = {trial.config.digest(): trial.config for trial in finalists}
     missing = {n: config for n, config in missing.items() if n not in holdout["candidates"]}
     for name in BASELINES:
@@ -126,6 +130,8 @@ def confirm_finalists(
                 evaluator.objective.name, correct, against
             ) | {"agreement": record["agreement"]}
             study.set_attribute("holdout", holdout)
+            candidate = holdout["candidates"][digest]
+            _tell(evaluator, "finalist", numbers[digest], holdout["images"], candidate)
             del missing[digest]
     if not missing:
         return
@@ -133,6 +139,8 @@ def confirm_finalists(
         holdout["candidates"][digest] = _finalist(evaluator, outcome, against)
         holdout["image_evaluations"] += holdout["images"]
         study.set_attribute("holdout", holdout)
+        candidate = holdout["candidates"][digest]
+        _tell(evaluator, "finalist", numbers[digest], holdout["images"], candidate)
 
 
 def _evaluate_unpruned_on_holdout(
@@ -148,6 +156,7 @@ def _evaluate_unpruned_on_holdout(
     holdout["unpruned"] = record | {"predictions": pack(unpruned)}
     holdout["image_evaluations"] += evaluator.image_evaluations - before
     study.set_attribute("holdout", holdout)
+    _tell(evaluator, "unpruned", None, holdout["images"], record)
 
 
 def _finalist(
@@ -170,3 +179,20 @@ def _record(objective: str, correct: Correct, against: Mapping[str, Correct]) ->
         record[f"minus_{name}"] = difference.difference
         record[f"minus_{name}_ci95"] = list(difference.interval)
     return record
+
+
+def _tell(
+    evaluator: Evaluator,
+    what: str,
+    trial: int | None,
+    images: int,
+    record: Mapping[str, Any] | None,
+) -> None:
+    """Tell of a record that is stored; None is that of a schedule that does not fit."""
+    if record is not None:
+        evaluator.watch.tell(
+            Confirmed(
+                trial, what, images, record[evaluator.objective.name], record["standard_error"],
+                record.get("minus_unpruned"), record.get("minus_unpruned_ci95"),
+            )
+        )  # fmt: skip

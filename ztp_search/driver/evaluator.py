@@ -20,12 +20,14 @@ from ztp_search.driver.unpruned_cache import (
     unpruned_path,
     write_array,
 )
+from ztp_search.driver.watch import Watch
 from ztp_search.errors import DataError, WorkerError, ZtpError
 from ztp_search.evaluation.image_range import ImageRange
-from ztp_search.evaluation.pools import open_pool
+from ztp_search.evaluation.pools import open_metrics, open_pool
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.scheduler import Completed, Configs, Outcome, Scheduler
 from ztp_search.evaluation.tasks import Failure, Job, Pool
+from ztp_search.events import Evaluated
 from ztp_search.objectives import (
     OBJECTIVES,
     SIGNALS,
@@ -113,6 +115,7 @@ class Evaluator:
         geometry: the model's sizes.
         image_evaluations: images times configurations evaluated so far, the unpruned model
             included.
+        watch: told of what happens.
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class Evaluator:
         self.progress = progress
         self.geometry = geometry_of(loaded.model)
         self.image_evaluations = 0
+        self.watch = Watch(progress)
         self._unpruned: dict[str, Predictions] = {}
         self._holds_targets = False
         self._pool: Pool | None = None
@@ -150,6 +154,7 @@ class Evaluator:
         _value: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        self.watch.close()
         if self._pool is not None:
             self._pool.close()
 
@@ -181,7 +186,13 @@ class Evaluator:
                 self.workers.workers,
                 gpus_per_worker=self.workers.gpus_per_worker,
                 address=self.workers.address,
+                tell=self.watch.tell,
             )
+            metrics = open_metrics(self.workers.workers, self.workers.address)
+            self.watch.use(metrics)
+            if metrics is not None and self.workers.metrics:
+                urls = ", ".join(f"http://{each}/metrics" for each in metrics.endpoints)
+                self.progress.note(f"metrics: {urls}")
         return self._pool
 
     def score(self, image_set: str, predictions: Predictions, start: int = 0) -> Correct:
@@ -246,7 +257,10 @@ class Evaluator:
         """Evaluate configurations as `Scheduler.evaluate` does, and count the evaluations."""
         for completed in self._scheduler.evaluate(source, images, expected):
             self.image_evaluations += completed.image_evaluations
+            done = completed.image_evaluations
+            self.watch.tell(Evaluated(done, completed.waiting, completed.running))
             yield completed
+
 
     def outcomes(
         self, image_set: str, configs: Mapping[str, PruningConfig | None], stage: str

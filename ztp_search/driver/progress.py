@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ztp_search.events import Event
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -57,6 +59,14 @@ class Progress:
 
     def trials(self, status: Status) -> None:
         """A block of some trial has come in."""
+
+    def event(self, study: str | None, event: Event) -> None:
+        """Something was decided, found, met with or measured; `note` is told what people read.
+
+        study: of which study, by name; None where it is none's.
+        """
+        if event.note is not None:
+            self.note(event.note)
 
 
 class LineProgress(Progress, ABC):

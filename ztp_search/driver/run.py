@@ -11,7 +11,9 @@ import dataclasses
 import importlib.metadata
 import platform
 import time
+from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from ztp_search.backbones import geometry_of
@@ -24,13 +26,14 @@ from ztp_search.driver.speed import measure_winner
 from ztp_search.driver.trials import TrialRunner
 from ztp_search.errors import StudyError
 from ztp_search.evaluation.runtime import Runtime, resolve_runtime
+from ztp_search.events import Begin, End, Finalists, Winner
 from ztp_search.objectives import OBJECTIVES, SIGNALS
 from ztp_search.results.front_result import FrontResult
 from ztp_search.results.search_result import SearchResult, search_result
 from ztp_search.results.showing import save_shown
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
-from ztp_search.study import StudyDriver, existing
+from ztp_search.study import StoredTrial, StudyDriver, existing
 
 PACKAGES = ("ztp-search", "torch", "timm", "optuna", "ray", "numpy")
 
@@ -74,12 +77,18 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
             if settings.timeout is not None:
                 spent = time.monotonic() - searching if done else 0.0
                 seconds = max(0.0, settings.timeout - spent) / (len(studies) - done)
-            _search(settings, evaluator, study, decoders[budget], seconds)
+            _search(settings, evaluator, study, budget, decoders[budget], seconds)
         progress.stage("writing its notes")
         for study in studies.values():
             save_shown(study)
         seconds = time.monotonic() - began
         results = [search_result(study, seconds) for study in studies.values()]
+        for result in results:
+            counts = dataclasses.asdict(result.trials)
+            evaluator.watch.tell(
+                End(**counts, image_evaluations=result.image_evaluations, seconds=seconds),
+                result.study,
+            )
     return results[0] if len(results) == 1 else FrontResult(tuple(results), seconds)
 
 
@@ -87,21 +96,45 @@ def _search(
     settings: ResolvedSearch,
     evaluator: Evaluator,
     study: StudyDriver,
+    budget: str,
     decoder: Decoder,
     seconds: float | None,
 ) -> None:
     """One budget: references, trials, confirmation, the winner's speed."""
+    evaluator.watch.study = study.name
     study.take_turn()
+    _tell_begin(settings, evaluator, study, budget)
     evaluate_unpruned(evaluator, study)
     rungs = evaluator.rungs(settings.racing)
     TrialRunner(settings, evaluator, study, decoder, rungs, seconds).run()
     finalists = study.best(settings.candidates)
     if not finalists:
         raise StudyError(_nothing_complete(study))
+    evaluator.watch.tell(Finalists([trial.number for trial in finalists]))
     evaluate_baselines(evaluator, study, decoder.budget)
     if evaluator.image_count("holdout"):
         confirm_finalists(evaluator, study, finalists)
+    _tell_winner(evaluator, finalists[0])
     measure_winner(evaluator, study, finalists[0], settings.speed)
+
+
+def _tell_begin(
+    settings: ResolvedSearch, evaluator: Evaluator, study: StudyDriver, budget: str
+) -> None:
+    states = Counter(study.states())
+    evaluator.watch.tell(
+        Begin(
+            study.storage, budget, settings.trials + settings.refine,
+            complete=states["complete"], pruned=states["pruned"], failed=states["failed"],
+            running=states["running"],
+        )
+    )  # fmt: skip
+
+
+def _tell_winner(evaluator: Evaluator, winner: StoredTrial) -> None:
+    assert winner.value is not None  # as it is complete
+    gflops = winner.attrs["gflops"]["total"]
+    evaluator.watch.tell(Winner(winner.number, gflops, winner.value, winner.config.digest()))
 
 
 def _runtime(settings: ResolvedSearch) -> Runtime:
@@ -147,7 +180,7 @@ def _open_study(
         contract,
         blocks=[block.block for block in decoder.blocks],
         ranges=decoder.parameter_ranges(),
-        say=evaluator.progress.note,
+        tell=partial(evaluator.watch.tell, study=settings.studies[budget]),
     )
     sources = settings.sources
     study.set_attribute(

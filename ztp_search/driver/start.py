@@ -71,6 +71,8 @@ def early_workers(settings: ResolvedSearch) -> Iterator[None]:
 
     connected = cluster.connect(options.address, settings.threads, options.workers)
     try:
+        if options.metrics:
+            cluster.check_metrics()
         early = []
         if settings.device != "cuda" and not cluster.has_gpu():
             count = cluster.workers_of(settings.threads)

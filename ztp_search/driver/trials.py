@@ -16,6 +16,8 @@ from ztp_search.driver.evaluator import Evaluator
 from ztp_search.driver.known import known_configs
 from ztp_search.driver.progress import Status
 from ztp_search.driver.racing_trial import RacingTrial
+from ztp_search.events import Best, Exhausted, Sampled
+from ztp_search.events import Cohort as Planned
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.racing import FINALISTS, RACING, Results, predicted_differences
 from ztp_search.samplers import SAMPLERS, Known, Refine, Sampler
@@ -119,6 +121,8 @@ class TrialRunner:
             finalists = max(FINALISTS, self.settings.candidates)
             self.plans.append(CohortPlan(left[0], start, start + size, finalists))
             self._store_plans()
+            planned = Planned(left[0], start, start + size, list(self.rungs))
+            self.evaluator.watch.tell(planned)
             yield self.plans[-1]
 
     def _missing(self) -> dict[str, int]:
@@ -212,12 +216,18 @@ class TrialRunner:
                 proposal = sampler.propose(number)
                 if proposal is None:
                     plan.exhausted = True
-                    self.evaluator.progress.note(
-                        f"the space holds no configuration beyond the first {number} at this budget"
-                    )
+                    self.evaluator.watch.tell(Exhausted(plan.sampler, number))
                     break
                 chunk.append(RacingTrial(number, proposal.config, proposal.point))
-            self.study.start([self._new(trial) for trial in chunk])
+            new = [self._new(trial) for trial in chunk]
+            self.study.start(new)
+            for each in new:
+                self.evaluator.watch.tell(
+                    Sampled(
+                        each.number, plan.sampler, each.attrs["gflops"]["total"],
+                        each.config.to_dict(),
+                    )
+                )  # fmt: skip
             if chunk:
                 yield chunk
             if plan.exhausted:
@@ -253,6 +263,8 @@ class TrialRunner:
         assert value is not None  # as it is complete
         if self.best is None or (-value, trial.number) < (-self.best[1], self.best[0]):
             self.best = trial.number, value
+            loss = None if trial.results.losses is None else trial.results.loss
+            self.evaluator.watch.tell(Best(trial.number, value, loss))
 
     def _store_scores(self) -> None:
         """Rank the complete trials: by what is to be expected of their accuracy."""

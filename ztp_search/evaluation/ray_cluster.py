@@ -93,6 +93,24 @@ def _check_answers(address: str) -> None:
         raise ZtpError(f"`address` {address}: no Ray cluster answers there ({error})") from None
 
 
+def metrics_endpoints() -> list[str]:
+    """HOST:PORT where each node of the cluster serves metrics; none where Ray's agent is not."""
+    return [
+        f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
+        for node in ray.nodes()
+        if node["Alive"] and node.get("MetricsExportPort", -1) > 0
+    ]
+
+
+def check_metrics() -> None:
+    """ZtpError where no node serves metrics."""
+    if not metrics_endpoints():
+        raise ZtpError(
+            "`metrics` needs the agent of Ray, which is not running; install it with "
+            "pip install 'ztp-search[metrics]', on every node of a cluster"
+        )
+
+
 def disconnect() -> None:
     """Leave the cluster; one that was started here ends."""
     with contextlib.suppress(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from ztp_search.evaluation.ray_cluster import (
     start_workers,
 )
 from ztp_search.evaluation.tasks import CACHE_BYTES, Job, Results, Task
+from ztp_search.events import Event, Retry
 from ztp_search.objectives import Distributions
 
 MAX_DEATHS = 3
@@ -43,6 +45,7 @@ class RayPool:
         workers: how many actors; None starts one per share of a GPU, or per `threads` CPU cores.
         gpus_per_worker: share of a GPU that one worker takes.
         address: of a running Ray cluster; None starts one here.
+        tell: told of workers that have died.
 
     Raises:
         ZtpError: the cluster does not answer, or has no room for so many workers.
@@ -55,7 +58,9 @@ class RayPool:
         *,
         gpus_per_worker: float = 1.0,
         address: str | None = None,
+        tell: Callable[[Event], object] = lambda _: None,
     ) -> None:
+        self._tell = tell
         on_gpu = job.runtime.device != "cpu"
         self._actors: list[Any] = []
         self._connected = connect(address, job.runtime.threads, workers if not on_gpu else None)
@@ -173,6 +178,7 @@ class RayPool:
         mine = [ref for ref, (_, at) in self._running.items() if at == worker]
         ray.wait(mine, num_returns=len(mine))
         lost: list[Task] = []
+        reason = ""
         for reference in mine:
             try:
                 ray.get(reference)
@@ -181,21 +187,30 @@ class RayPool:
             except RayError as error:
                 task, _ = self._running.pop(reference)
                 if not lost:
-                    self._count_death(task, error)
+                    reason = _line(error)
+                    self._count_death(task, reason)
                 lost.append(task)
         self._load[worker] -= len(lost)
         for task in lost:
             self.submit(task, worker)
+        if lost:
+            kind, number = lost[0].keys[0]
+            trial = number if kind == "trial" else None
+            self._tell(Retry(trial, len(lost), worker, self._deaths[lost[0]], reason))
 
-    def _count_death(self, task: Task, error: Exception) -> None:
+    def _count_death(self, task: Task, line: str) -> None:
         self._deaths[task] += 1
         if self._deaths[task] >= MAX_DEATHS:
-            lines = str(error).strip().splitlines()
-            line = lines[-1 if "creation task" in lines[0] else 0]  # that of its own error
             raise WorkerError(
                 f"{MAX_DEATHS} workers died one after the other on {_names(task)} "
                 f"(images {task.images.start} to {task.images.stop}): {line}"
             )
+
+
+def _line(error: Exception) -> str:
+    """What Ray says of a death, in a line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if "creation task" in lines[0] else 0]  # that of its own error
 
 
 def _names(task: Task) -> str:

@@ -8,7 +8,7 @@ workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,10 +60,14 @@ class Completed:
     Attributes:
         outcomes: of configurations whose last image range came in, or which failed.
         image_evaluations: images times configurations that came in.
+        waiting, running: evaluations of a configuration on a range of images that no worker has
+            been given yet, of those that have come from the source, and that workers have.
     """
 
     outcomes: Mapping[Key, Outcome | Failure]
     image_evaluations: int
+    waiting: int = 0
+    running: int = 0
 
 
 class Scheduler:
@@ -120,7 +124,8 @@ class _Pass:
         self.expected = expected
         self.started = 0  # configurations that have come from the source
         self.parts: dict[Key, dict[int, RangeResult]] = {}  # of those that are not through
-        self.in_flight = 0
+        self.in_flight = 0  # tasks
+        self.running = 0  # their configurations
 
     def run(self) -> Iterator[Completed]:
         """Give workers all the tasks they have room for, wait for some, report; again."""
@@ -134,8 +139,9 @@ class _Pass:
                 else:
                     self.pool().submit(*following)
                     self.in_flight += 1
+                    self.running += len(following[0].keys)
             if completed is not None:  # reported when all workers have work again
-                yield completed
+                yield replace(completed, waiting=self.queue.size, running=self.running)
             if not self.in_flight:
                 return
             completed = self._collect()
@@ -168,6 +174,7 @@ class _Pass:
         evaluations = 0
         for task, results in self.pool().finished():
             self.in_flight -= 1
+            self.running -= len(task.keys)
             for key, result in zip(task.keys, results, strict=True):
                 if key not in self.parts:  # failed on another range
                     continue

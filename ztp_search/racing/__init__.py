@@ -9,6 +9,7 @@ from ztp_search.racing.rules import (
     first_rung,
     lot,
     shown_equal,
+    stopped,
     survivors,
 )
 from ztp_search.racing.sequential_test import (
@@ -50,5 +51,6 @@ __all__ = [
     "shown_to_lose_more",
     "shown_worse",
     "standard_error",
+    "stopped",
     "survivors",
 ]

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ztp_search.racing.results import LOSS_UNITS, Results
-from ztp_search.racing.sequential_test import shown_to_lose_more, shown_worse
+from ztp_search.racing.sequential_test import log_evidence, log_wealth, needed
 from ztp_search.racing.statistics import paired_difference
 
 FIRST_RUNG_IMAGES = 8
@@ -121,6 +121,26 @@ RACING: Mapping[str, Racing] = {
 """By the name of the setting `racing`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a trial is not promoted from a rung.
+
+    Attributes:
+        rules: "halving", "evidence" or both, each of which would stop it.
+        rank: among the cohort's on this rung, from 1.
+        incumbent: the trial that is best there.
+        evidence: logarithm of the evidence that it is worse than the incumbent; None where that
+            rule is not in force.
+        needed: the evidence that stops it; None likewise.
+    """
+
+    rules: tuple[str, ...]
+    rank: int
+    incumbent: int
+    evidence: float | None
+    needed: float | None
+
+
 def survivors(
     racing: Racing,
     cohort: Mapping[int, Results],
@@ -146,8 +166,20 @@ def survivors(
     Returns:
         Their numbers.
     """
+    return cohort.keys() - stopped(racing, cohort, complete, quota, finalists, rivals).keys()
+
+
+def stopped(
+    racing: Racing,
+    cohort: Mapping[int, Results],
+    complete: Mapping[int, Results],
+    quota: int,
+    finalists: int,
+    rivals: int,
+) -> dict[int, Stop]:
+    """The trials that do not survive, by number, and why; see `survivors`."""
     if not cohort:
-        return set()
+        return {}
     images = len(next(iter(cohort.values())))
     field = dict(cohort)
     for number, results in complete.items():
@@ -155,27 +187,34 @@ def survivors(
             field[number] = results.first(images)
     total = {number: int(each.units.sum(dtype=np.int64)) for number, each in field.items()}
     ranked = sorted(field, key=lambda number: (total[number], lot(number)))
-    surviving = set(cohort)
-    if racing.halving:
-        best_of_cohort = [number for number in ranked if number in cohort][:quota]
-        surviving &= {*best_of_cohort, *ranked[:finalists]}
+    of_cohort = [number for number in ranked if number in cohort]
+    safe = {*of_cohort[:quota], *ranked[:finalists]} if racing.halving else set(cohort)
+    evidence: Mapping[int, float] = {}
     if racing.evidence:
-        surviving -= _shown_worse(cohort, field[ranked[0]], rivals)
-    return surviving
+        evidence = _evidence(cohort, field[ranked[0]])
+    bound = needed(rivals)
+    stops = {}
+    for rank, number in enumerate(of_cohort, 1):
+        rules = ("halving",) * (number not in safe)
+        if racing.evidence and evidence[number] >= bound:
+            rules += ("evidence",)
+        if rules:
+            numbers = (evidence[number], bound) if racing.evidence else (None, None)
+            stops[number] = Stop(rules, rank, ranked[0], *numbers)
+    return stops
 
 
-def _shown_worse(cohort: Mapping[int, Results], incumbent: Results, rivals: int) -> set[int]:
-    """Those that the evidence test stops."""
-    numbers = np.array(list(cohort))
+def _evidence(cohort: Mapping[int, Results], incumbent: Results) -> dict[int, float]:
+    """The logarithm of the evidence that each is worse than the incumbent."""
     if incumbent.losses is not None:
         units = np.stack([each.units for each in cohort.values()]).astype(np.int32)
-        worse = shown_to_lose_more((units - incumbent.units) / LOSS_UNITS, rivals)
+        evidence = log_wealth((units - incumbent.units) / LOSS_UNITS)
     else:
         correct = np.stack([each.correct for each in cohort.values()])
         wins = (correct & ~incumbent.correct).sum(1)
         losses = (~correct & incumbent.correct).sum(1)
-        worse = shown_worse(wins, losses, rivals)
-    return set(numbers[worse].tolist())
+        evidence = np.where(losses > wins, log_evidence(wins, losses), -np.inf)
+    return dict(zip(cohort, evidence.tolist(), strict=True))
 
 
 def shown_equal(finalists: Sequence[Results], looks: int) -> bool:

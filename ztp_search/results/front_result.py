@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from ztp_search.results.html import html_of, picture_html
+from ztp_search.results.measured import throughput
 from ztp_search.results.search_result import SearchResult
 from ztp_search.results.shown import Shown
 from ztp_search.results.tables import search_tables
@@ -38,7 +39,8 @@ class FrontResult(Shown):
     def front(self) -> list[dict[str, Any]]:
         """Per budget its winner on holdout (without holdout on search images), by GFLOPs.
 
-        `on_front` holds where no winner of fewer GFLOPs is as accurate.
+        `on_front` holds where no winner of fewer GFLOPs is as accurate. `speedup` is how many times
+        as fast as the unpruned model a winner was measured to be, in batches.
         """
         return marked_front(
             [budget_point(each.study, _winner(each), each.holdout) for each in self.results]
@@ -96,6 +98,9 @@ def budget_point(
         "unpruned_gflops": best["gflops"]["unpruned"],
         "search_accuracy": best["evidence"]["search"][objective],
     }
+    row = throughput(best["evidence"].get("speed"))
+    if row is not None:
+        point["speedup"] = row["speedup"]
     if holdout is None:
         search = best["evidence"]["search"]
         return point | {

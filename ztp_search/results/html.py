@@ -38,7 +38,7 @@ def picture_html(path: Path | None) -> str:
 
 
 def _table(table: Table) -> str:
-    """One of `tables.plain_table`: cells are strings, and a bar may stand below a row."""
+    """One of `plain_table`: cells are strings, and a bar may stand below a row."""
     cells = [[str(cell) for cell in column.cells] for column in table.columns]
     sides = [column.justify for column in table.columns]
     title = str(table.title or "")

@@ -60,7 +60,6 @@ class EvaluationResult(Shown):
         top1, unpruned_top1: accuracies, fractions of one; None where the images have no labels.
         agreement: share of images of which both predict the same class.
         gflops: total, backbone, overhead, unpruned.
-        images_per_second, unpruned_images_per_second: of all workers together.
         runtime: device, precision, batch_size, threads.
         speed: machine, device, threads, `promised_speedup` by GFLOPs, and `measured`: a row per
             engine and batch size (see `evaluation.speed.measure_speed`); None where it was not
@@ -79,12 +78,14 @@ class EvaluationResult(Shown):
     @property
     def images_per_second(self) -> float | None:
         """Of the pruned model, in the first engine at the largest batch; None: not measured."""
-        return self._images_per_second("pruned")
+        row = throughput(self.speed)
+        return None if row is None else float(row["pruned"]["images_per_second"])
 
     @property
     def unpruned_images_per_second(self) -> float | None:
         """Of the unpruned model, likewise."""
-        return self._images_per_second("unpruned")
+        row = throughput(self.speed)
+        return None if row is None else float(row["unpruned"]["images_per_second"])
 
     def to_dict(self) -> dict[str, Any]:
         """The document that `ztp-search evaluate --json` prints."""
@@ -97,8 +98,13 @@ class EvaluationResult(Shown):
     def __rich__(self) -> RenderableType:
         return evaluation_table(self.to_dict())
 
-    def _images_per_second(self, which: str) -> float | None:
-        rows = [row for row in (self.speed or {}).get("measured", ()) if "failed" not in row]
-        rows = [row for row in rows if row["engine"] == rows[0]["engine"]]
-        largest = max(rows, key=lambda row: row["batch_size"], default=None)
-        return None if largest is None else float(largest[which]["images_per_second"])
+
+def throughput(speed: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Of what was measured of speed, the row of the first engine at its largest batch size.
+
+    Args:
+        speed: the record; None: there is none.
+    """
+    rows = [row for row in (speed or {}).get("measured", ()) if "failed" not in row]
+    rows = [row for row in rows if row["engine"] == rows[0]["engine"]]
+    return max(rows, key=lambda row: int(row["batch_size"]), default=None)

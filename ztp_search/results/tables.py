@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ztp_search.pruning.methods import DEFAULT_METHOD, METHODS
 from ztp_search.pruning.schedules import BASELINES, OPPONENT
+from ztp_search.results.plain_table import plain_table
+from ztp_search.results.speed_table import speed_table
 
 
 def search_tables(document: Mapping[str, Any]) -> RenderableType:
@@ -65,22 +66,25 @@ def front_table(objective: str, points: Sequence[Mapping[str, Any]]) -> Table:
     """The winners of several budgets, a row each, and the unpruned model."""
     baselines = [name for name in BASELINES if any(f"minus_{name}" in each for each in points)]
     baselines = baselines or [OPPONENT]
+    measured = any("speedup" in each for each in points)
     table = plain_table(
         f"{objective} in % of each budget's winner; accuracy on {points[0]['images']:,} "
         f"{points[0]['image_set']} images, differences in points with 95 % intervals; *: no "
         "winner of fewer GFLOPs is as accurate",
-        "", "GFLOPs", "search", points[0]["image_set"], "− unpruned", *_against(baselines),
+        "", "GFLOPs", *(["times as fast"] if measured else []), "search", points[0]["image_set"],
+        "− unpruned", *_against(baselines),
     )  # fmt: skip
     for point in points:
         table.add_row(
             f"trial {point['trial']}", f"{point['gflops']:.3g}",
+            *([f"{point['speedup']:.2f}" if "speedup" in point else ""] if measured else []),
             percent(point["search_accuracy"]),
             percent(point["accuracy"]) + ("*" if point["on_front"] else " "),
             _difference(point, "unpruned"), *(_difference(point, name) for name in baselines),
         )  # fmt: skip
     table.add_section()
     table.add_row(
-        "unpruned", f"{points[0]['unpruned_gflops']:.3g}", "",
+        "unpruned", f"{points[0]['unpruned_gflops']:.3g}", *[""] * measured, "",
         percent(points[0]["unpruned_accuracy"]) + " ",
     )  # fmt: skip
     return table
@@ -156,39 +160,6 @@ def evaluation_table(document: Mapping[str, Any]) -> RenderableType:
     return Group(table, speed_table(document["speed"])) if document["speed"] else table
 
 
-def speed_table(speed: Mapping[str, Any], name: str = "pruned") -> RenderableType:
-    """What was measured of the speed of a configuration, and what could not be.
-
-    Args:
-        speed: the record, as `evaluation.speed` makes it.
-        name: of the configuration.
-    """
-    machine, measured = speed["machine"], speed["measured"]
-    rows = [row for row in measured if "failed" not in row]
-    failed = {row["engine"]: row["failed"] for row in measured if "failed" in row}
-    parts: list[RenderableType] = [
-        Text(f"Speed in {engine} is not measured: {why}") for engine, why in failed.items()
-    ]
-    if rows:
-        where = machine["gpu"] if speed["device"] == "cuda" else machine["processor"]
-        turns = [row["repeats"] for row in rows]
-        table = plain_table(
-            f"Speed on {where}, {speed['threads']} thread{'s' * (speed['threads'] > 1)}, beside "
-            f"{speed['unpruned']}: medians and quartiles of {_span(min(turns), max(turns))} turns; "
-            f"GFLOPs promise {speed['promised_speedup']:.2f} times",
-            "", "precision", "images", "unpruned", name, "times as fast",
-        )  # fmt: skip
-        for row in rows:
-            low, high = row["speedup_quartiles"]
-            table.add_row(
-                row["engine"], row["precision"], str(row["batch_size"]),
-                *(_speed(row, which) for which in ("unpruned", "pruned")),
-                f"{row['speedup']:.2f} [{low:.2f}, {high:.2f}]",
-            )  # fmt: skip
-        parts.insert(0, table)
-    return Group(*parts)
-
-
 def visualization_table(document: Mapping[str, Any]) -> Table:
     """What was drawn: what the model says of each image, unpruned and by each configuration."""
     table = plain_table(
@@ -258,24 +229,6 @@ def _against(baselines: Iterable[str]) -> list[str]:
     return [f"− {BASELINES[name].label}" for name in baselines]
 
 
-class PlainTable(Table):
-    """A table of text: what looks like markup in it, as a folder's name may, is none."""
-
-    def add_row(self, *cells: Any, **options: Any) -> None:
-        super().add_row(*(Text(cell) for cell in cells), **options)
-
-
-def plain_table(title: str, *columns: str) -> Table:
-    """A table without rows; its first column is text, the others are numbers."""
-    table = PlainTable(
-        title=Text(title, "bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD,
-        padding=(0, 1), collapse_padding=True, pad_edge=False,
-    )  # fmt: skip
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    return table
-
-
 def _prediction(output: Mapping[str, Any]) -> tuple[str, str]:
     if output["class"] is None:
         return "not finite", ""
@@ -284,18 +237,6 @@ def _prediction(output: Mapping[str, Any]) -> tuple[str, str]:
 
 def _output(output: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in (output["class"], output["name"]) if part is not None)
-
-
-def _speed(row: Mapping[str, Any], which: str) -> str:
-    """Latency of single images, throughput of batches."""
-    if row["batch_size"] == 1:
-        return f"{row[which]['milliseconds']:.3g} ms"
-    speed = row[which]["images_per_second"]
-    return f"{speed:,.0f} images/s" if speed >= 100 else f"{speed:.3g} images/s"
-
-
-def _span(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def sentence(text: str) -> str:

@@ -175,6 +175,7 @@ class SearchSettings(RunSettings):
         threads: CPU threads of one worker.
         storage: URL of the database; None: SQLite in `out`.
         study: name; None: made of space, budget and seed.
+        metrics: refuse to search where Ray serves no metrics for Prometheus, and say where it does.
 
     Raises:
         ZtpError: a value is not one; the message says which, and what it must be.
@@ -207,6 +208,7 @@ class SearchSettings(RunSettings):
     threads: Positive = 1
     storage: str | None = None
     study: str | None = None
+    metrics: bool = False
 
     @property
     def budgets(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,17 @@ def resolve_search(settings: SearchSettings) -> ResolvedSearch:
     for budget in budgets:
         check_budgets(budget)
     check_files(settings)
+    if settings.metrics and settings.workers == 0:
+        raise ZtpError(
+            "`metrics` must be served by Ray, but `workers` 0 works without it; leave out one of "
+            "them"
+        )
     space = _space(settings).restricted(settings.method)
     defaults = DEFAULTS | dict(space.defaults)
     return ResolvedSearch(
         space=space,
         sources=_sources(settings, space, defaults),
-        workers=worker_options(settings),
+        workers=replace(worker_options(settings), metrics=settings.metrics),
         studies={budget: _study_name(settings, space, budget, len(budgets)) for budget in budgets},
         storage=storage_url(settings.storage, settings.out),
         out=Path(settings.out),

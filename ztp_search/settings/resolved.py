@@ -73,12 +73,14 @@ class WorkerOptions:
 
     cache_bytes: memory of each worker for what configurations share from task to task; None: what
         the machine has to spare.
+    metrics: whether they must be served.
     """
 
     workers: int | None = None
     gpus_per_worker: float = 1.0
     address: str | None = None
     cache_bytes: int | None = None
+    metrics: bool = False
 
 
 @dataclass(frozen=True, slots=True)

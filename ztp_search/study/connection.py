@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -20,6 +21,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 
 from ztp_search.errors import StudyError
+from ztp_search.events import Event, Stored
 from ztp_search.study.lock import table_lock
 from ztp_search.study.outage import Unreachable, is_outage, waited
 from ztp_search.study.rows import to_json
@@ -51,7 +53,7 @@ class Database:
         self.optuna = storage
         self.engine: sa.Engine = storage.engine
         self._closed = False
-        self._say: Callable[[str], object] | None = None
+        self._tell: Callable[[Event], object] | None = None
         self._guard: Callable[[bool], None] | None = None
 
     @classmethod
@@ -166,21 +168,25 @@ class Database:
             with self.explained():
                 if writes and self._guard is not None:
                     self._guard(tries > 1)
-                return work()
+                began = time.perf_counter()
+                result = work()
+            if writes and self._tell is not None:
+                self._tell(Stored(time.perf_counter() - began))
+            return result
 
-        return once() if self._say is None else waited(once, self._say)
+        return once() if self._tell is None else waited(once, self._tell)
 
     def wait_for_outages(
-        self, say: Callable[[str], object], guard: Callable[[bool], None]
+        self, tell: Callable[[Event], object], guard: Callable[[bool], None]
     ) -> None:
         """Wait for the database from now on where it goes away, instead of raising.
 
         Args:
-            say: told in a line when waiting begins and ends.
+            tell: told when waiting begins and ends, and how long it took to store something.
             guard: called before everything that is written, with whether an outage came before;
                 raises where this process has lost the right to.
         """
-        self._say, self._guard = say, guard
+        self._tell, self._guard = tell, guard
 
     @contextmanager
     def explained(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from ztp_search.errors import StudyError
+from ztp_search.events import Event
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.methods import parse_config
 from ztp_search.study.connection import Database
@@ -79,7 +80,7 @@ class StudyDriver(StudyReader):
         *,
         blocks: Sequence[int],
         ranges: Ranges,
-        say: Callable[[str], object] = LOG.warning,
+        tell: Callable[[Event], object] | None = None,
     ) -> StudyDriver:
         """Create the study, or resume it, as its only driver.
 
@@ -90,7 +91,8 @@ class StudyDriver(StudyReader):
             blocks: every block that a pruning layer may follow.
             ranges: lowest and highest value of each parameter (`block03.retention`, …, `v_max`),
                 or the names that it takes.
-            say: told in a line when the database goes away, which is waited for, and comes back.
+            tell: told when the database goes away, which is waited for, and comes back, and how
+                long it took to store something; None: Python's logging is told of the first two.
 
         Raises:
             StudyError: another process drives the study, a value of the contract differs, or
@@ -112,7 +114,7 @@ class StudyDriver(StudyReader):
             metric = f"{contract.get('objective', 'accuracy')}, fraction of one"
             with database.explained():
                 database.optuna.set_study_system_attr(id, "study:metric_names", [metric])
-            database.wait_for_outages(say, driver._keep_lock)
+            database.wait_for_outages(tell or _warn, driver._keep_lock)
             held.pop_all()
         return driver
 
@@ -252,6 +254,11 @@ class StudyDriver(StudyReader):
             f"{self.name!r}, which its search was at work on, so it cannot go on; use another "
             f"`study` name"
         )
+
+
+def _warn(event: Event) -> None:
+    if event.note is not None:
+        LOG.warning(event.note)
 
 
 @dataclass(slots=True)

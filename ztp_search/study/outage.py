@@ -9,6 +9,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from ztp_search.errors import OutageError, StudyError
+from ztp_search.events import Back, Event, Outage
 
 T = TypeVar("T")
 
@@ -37,12 +38,12 @@ def is_outage(error: BaseException) -> bool:
     return False
 
 
-def waited(work: Callable[[], T], say: Callable[[str], object]) -> T:
+def waited(work: Callable[[], T], tell: Callable[[Event], object]) -> T:
     """What `work` returns, tried again while it finds the database `Unreachable`.
 
     Args:
         work: may have been done although it failed; it must see to that itself.
-        say: told in a line when waiting begins and ends.
+        tell: told when waiting begins (`Outage`) and ends (`Back`).
 
     Raises:
         OutageError: the database did not come back within `PATIENCE`.
@@ -55,13 +56,13 @@ def waited(work: Callable[[], T], say: Callable[[str], object]) -> T:
             now = time.monotonic()
             if began is None:
                 began = now
-                say(f"{error}; trying again for {PATIENCE / 60:g} minutes")
+                tell(Outage(str(error), PATIENCE))
             if now + pause > began + PATIENCE:
                 raise OutageError(f"{error}; gave up after {now - began:.0f} s") from None
             time.sleep(pause)
         else:
             if began is not None:
-                say(f"the study database is back after {time.monotonic() - began:.0f} s")
+                tell(Back(time.monotonic() - began))
             return result
     raise AssertionError("pauses do not end")
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from ztp_search.errors import StudyError
 from ztp_search.study.connection import Database, no_study
 from ztp_search.study.contract import completed, contract_of, is_reserved, refuse_differences
-from ztp_search.study.rows import read_best_value, read_states, read_trials, to_json
+from ztp_search.study.rows import STATES, read_best_value, read_states, read_trials, to_json
 from ztp_search.study.trial import StoredTrial, rank
 
 
@@ -88,6 +88,11 @@ class StudyReader:
         """How many trials are at their end."""
         rows = self._database.read(lambda each: read_states(each, self.id))
         return sum(state != TrialState.RUNNING for _, _, state, _ in rows)
+
+    def states(self) -> list[str]:
+        """The state of every trial, by number; those that another program added are left out."""
+        rows = self._database.read(lambda each: read_states(each, self.id))
+        return [STATES[state] for _, _, state, text in rows if state in STATES and text is not None]
 
     def attributes(self) -> dict[str, Any]:
         """Results of the study as a whole, as `StudyDriver.set_attribute` stored them."""

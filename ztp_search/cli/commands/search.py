@@ -19,7 +19,7 @@ from ztp_search.cli.arguments import (
     settings_of,
     share,
 )
-from ztp_search.cli.output import only_results_on_stdout, print_result, terminal_progress
+from ztp_search.cli.output import logged, print_result, shown
 from ztp_search.objectives import OBJECTIVES, SIGNALS
 from ztp_search.racing import RACING
 from ztp_search.results.tables import search_tables
@@ -82,14 +82,20 @@ def add_arguments(parser: Parser) -> None:
     add("--holdout", type=natural, metavar="N",
         help="other images that report on it (default: the space's)")
     add_running(parser, "auto")
+    parser.add_argument_group("metrics").add_argument(
+        "--metrics", action="store_true",
+        help="refuse to search where Ray serves no metrics for Prometheus, and say where it does")
     add_speed(parser)
     add_storage(parser, "(default: made of space, budget and seed)")
     add_json(parser)
+    parser.add_argument("--log-json", action="store_true", default=False,
+                        help="log every decision on stderr, a JSON object per line, in place of "
+                             "progress")
 
 
 def run(args: argparse.Namespace) -> None:
     settings = settings_of(SearchSettings, args)
     search = api.search if len(settings.budgets) == 1 else api.search_front
-    with only_results_on_stdout(), terminal_progress() as progress:
+    with logged() if args.log_json else shown() as progress:
         document = search(settings, progress).to_dict()
     print_result(document, search_tables, args.json)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ztp_search.cli.arguments import Parser, add_json
 from ztp_search.cli.output import print_result
-from ztp_search.results.tables import plain_table
+from ztp_search.results.plain_table import plain_table
 from ztp_search.space import load_space, shipped_spaces
 
 NAME = "spaces"

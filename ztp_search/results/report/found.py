@@ -21,7 +21,8 @@ from ztp_search.results.report.tables import (
     finalist_table,
     winner_table,
 )
-from ztp_search.results.tables import sentence, speed_table
+from ztp_search.results.speed_table import speed_table
+from ztp_search.results.tables import sentence
 
 PLACED = {"tokens": "found", "budgets": "budgets", "holdout": "sure"}
 """Where plots belong to; the others are in a section of their own."""
