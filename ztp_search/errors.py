@@ -54,7 +54,7 @@ class MachineError(Exception):
 
 
 class OutageError(MachineError):
-    """The study database cannot be reached, or its disk is full, and that lasts."""
+    """The study database or Ray cannot be reached, or a disk is full, and that lasts."""
 
 
 class WorkerError(MachineError):

@@ -284,6 +284,33 @@ class Retry(Decision):
 
 
 @dataclass(frozen=True, slots=True)
+class Joined(Decision):
+    """A worker has come: in place of a dead one, or with a node that joined the cluster.
+
+    Attributes:
+        worker: from 0.
+        workers: how many there are with it.
+    """
+
+    name: ClassVar[str] = "joined"
+    worker: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted(Decision):
+    """Ray has died and was started again. tasks: how many are given out again."""
+
+    name: ClassVar[str] = "restarted"
+    tasks: int
+    reason: str
+
+    @property
+    def note(self) -> str:
+        return f"Ray was started again ({self.reason}); nothing is lost"
+
+
+@dataclass(frozen=True, slots=True)
 class Outage(Decision):
     """The study database is away, and is waited for. patience: seconds."""
 
@@ -347,5 +374,5 @@ class Best(Measure):
 
 DECISIONS: tuple[type[Decision], ...] = (
     Begin, Unpruned, Cohort, Exhausted, Sampled, Rung, Pruned, Complete, Failed, Finalists,
-    Confirmed, Winner, End, Retry, Outage, Back,
+    Confirmed, Winner, End, Retry, Joined, Restarted, Outage, Back,
 )  # fmt: skip

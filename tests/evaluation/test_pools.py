@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import torch
@@ -17,7 +19,7 @@ from conftest import Digits
 from helpers.running import ray_workers
 
 import ztp_search.evaluation.ray_pool
-from ztp_search.errors import ConfigError, WorkerError
+from ztp_search.errors import ConfigError, OutageError, WorkerError
 from ztp_search.evaluation import ray_cluster
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.local_pool import LocalPool
@@ -25,7 +27,7 @@ from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.tasks import Failure, Job, Pool, Task, evaluate_task
-from ztp_search.events import Retry
+from ztp_search.events import Event, Joined, Retry
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 
 slow = pytest.mark.slow  # Ray takes seconds to start, and so does every worker
@@ -309,12 +311,83 @@ def test_killed_workers_cost_a_retry_and_nothing_else(
     before = set(two_workers.pids())
     assert set(ray_workers(os.getpid())) == before
     assert collected(two_workers, SEVERAL, kill_after=1) == expected
-    assert sorted(event.worker for event in told) == [0, 1]
-    for event in told:
-        assert isinstance(event, Retry) and event.deaths == 1 and event.tasks in (1, 2)
+    retries = [event for event in told if isinstance(event, Retry)]
+    assert sorted(event.worker for event in retries) == [0, 1]
+    for event in retries:  # the second of them may have been given what the first had
+        assert event.deaths == 1 and event.tasks in (1, 2, 3, 4)
         assert event.trial in range(len(CONFIGS)) and len(event.reason.splitlines()) == 1
     assert len(set(two_workers.pids()) - before) == 2
     assert collected(two_workers, SINGLE[:3]) == {at: expected[at] for at in expected if at[0] == 0}
+
+
+@slow
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
+def test_a_ray_that_dies_is_started_again_and_nothing_is_lost(
+    part: str, two_workers: RayPool, expected: Plain, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = set(two_workers.pids())
+    submit, given = two_workers.submit, 0
+
+    def submit_and_kill(task: Task, worker: int) -> None:
+        nonlocal given
+        submit(task, worker)
+        given += 1
+        if given == 5:
+            (mine,) = (p for p in psutil.Process().children() if p.name() == part)
+            mine.kill()
+
+    monkeypatch.setattr(two_workers, "submit", submit_and_kill)
+    assert collected(two_workers, SEVERAL) == expected
+    assert given > len(SEVERAL)  # some were given out again
+    assert not before & set(two_workers.pids())
+    assert capfd.readouterr().out == ""
+
+
+@slow
+def test_a_ray_that_dies_again_and_again_is_given_up(
+    two_workers: RayPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(two_workers, "_restarts", 2)
+    lost = ray_cluster.Lost("its raylet died", for_good=True)
+    monkeypatch.setattr(ztp_search.evaluation.ray_pool, "what_is_lost", lambda: lost)
+    with pytest.raises(OutageError, match="^Ray died 3 times: its raylet died$"):
+        two_workers._look(0)
+
+
+@slow
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_cluster_that_is_gone_is_waited_for_where_it_may_come_back(
+    for_good: bool, two_workers: RayPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ztp_search.evaluation.ray_pool
+    for name in ("_connected", "_actors"):
+        monkeypatch.setattr(two_workers, name, getattr(two_workers, name))
+    monkeypatch.setattr(pool, "abandon", lambda: None)
+    monkeypatch.setattr(pool, "is_of_this_process", lambda: False)
+    monkeypatch.setattr(pool, "LOOK_SECONDS", 0.0)
+    lost = ray_cluster.Lost("its head does not answer", for_good)
+    most = pool.MAX_UNANSWERED
+    left = iter([*[lost] * (most - 1), None, *[lost] * most])
+    monkeypatch.setattr(pool, "what_is_lost", lambda: next(left))
+    unanswered = 0
+    with pytest.raises(OutageError, match="^the Ray cluster is gone: its head does not answer$"):
+        while True:
+            unanswered = two_workers._look(unanswered)
+    assert len(list(left)) == (2 * most - 1 if for_good else 0)
+
+
+@slow
+def test_what_this_ray_has_lost_is_found_out(two_workers: RayPool) -> None:
+    node = ray._private.worker._global_node
+    assert ray_cluster.what_is_lost() is None and ray_cluster.is_of_this_process()
+    with mock.patch.object(type(node), "raylet_socket_name", "/no/socket"):
+        lost = ray_cluster.what_is_lost()
+        assert lost is not None and lost.for_good and "raylet on this machine" in lost.what
+    with mock.patch.object(type(node), "gcs_address", "127.0.0.1:1"):
+        lost = ray_cluster.what_is_lost()
+        assert lost is not None and not lost.for_good
+        assert lost.what.startswith("its head at 127.0.0.1:1 does not answer (")
 
 
 @slow
@@ -399,3 +472,34 @@ def test_a_worker_may_have_more_threads_than_there_are_cores(
         assert pool.workers == 1
         assert collected(pool, SINGLE[:1]).keys() == {(0, *BLOCKS[0][:2])}
     assert not ray.is_initialized() and not ray_workers(os.getpid())
+
+
+@slow
+def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) -> None:
+    from ray.cluster_utils import Cluster
+
+    ray_cluster.disconnect()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    said: list[Event] = []
+    job = digits.job(batch_size=32)
+    with mock.patch.object(ztp_search.evaluation.ray_pool, "GROW_SECONDS", 0.0):
+        pool = RayPool(job, None, address=cluster.address, tell=said.append)
+        try:
+            assert pool.workers == 1
+            node = cluster.add_node(num_cpus=1)
+            while len(said) < 1:  # until the new one works too
+                assert collected(pool, SEVERAL) == expected
+            assert said == [Joined(1, 2)] and pool.workers == 2
+            pool.hold_targets("search", TARGETS)
+            for task in SEVERAL[:4]:
+                pool.submit(task, pool.free)
+            cluster.remove_node(node, allow_graceful=False)
+            came = 0
+            while came < 4:
+                came += len(pool.finished())
+            assert collected(pool, SEVERAL) == expected
+            assert isinstance(said[1], Retry) and len(said) == 2
+            assert pool.free == 0 and pool.room == 2
+        finally:
+            pool.close()
+            cluster.shutdown()

@@ -97,12 +97,20 @@ def test_a_database_of_other_programs_alone_is_served_from_its_list(tmp_path: Pa
         assert [each["study_name"] for each in studies_of(address.rstrip("/"))] == ["theirs"]
 
 
-def test_a_taken_port_and_a_missing_database_are_refused(
-    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_taken_port_an_address_elsewhere_and_a_missing_database_are_refused(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with wsgiref.simple_server.make_server("127.0.0.1", 0, lambda *_: []) as other:
         port = str(other.server_port)
         assert main(["dashboard", "--out", str(finished.out), "--port", port]) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+    monkeypatch.setenv("ZTP_DASHBOARD_TOKEN", "0123456789abcdef")
+    for host in ("203.0.113.1", "no such host"):  # none of this machine's
+        assert main(["dashboard", "--out", str(finished.out), "--port", "0", "--host", host]) == 2
+        err = capsys.readouterr().err
+        assert f"cannot listen on {host}:0" in err and "use another --host" in err
+    assert main(["dashboard", "--out", str(finished.out), "--host", ""]) == 2
+    assert "--host must be an address" in capsys.readouterr().err
     assert main(["dashboard", "--out", str(tmp_path), "--port", "0"]) == 2
     assert "does not exist; run a search first" in capsys.readouterr().err

@@ -6,6 +6,7 @@ command line begins with `connect` and `start_workers`, and the rest of the star
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -14,6 +15,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -45,6 +47,8 @@ def connect(address: str | None, threads: int, workers: int | None) -> bool:
         "log_to_driver": False,
         "configure_logging": False,
     }
+    # Ray prints what happens to its own processes, hundreds of lines of state, to our stdout.
+    ray._private.worker.print_to_stdstream = _print_nothing
     with _own_signals():
         _join_or_start(address, threads, workers, options)
     return True
@@ -84,13 +88,21 @@ def _own_signals() -> Iterator[None]:
 
 def _check_answers(address: str) -> None:
     """ZtpError where nothing listens at HOST:PORT: Ray itself would go on trying for ever."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
+    host, port = _host_and_port(address.removeprefix("ray://"))
+    if not host or not port:
         return  # "auto"
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        socket.create_connection((host, port), timeout=5).close()
     except (OSError, OverflowError) as error:
         raise ZtpError(f"`address` {address}: no Ray cluster answers there ({error})") from None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port) if port.isdigit() else 0
+
+
+def _print_nothing(*_: Any, **__: Any) -> None: ...
 
 
 def metrics_endpoints() -> list[str]:
@@ -115,6 +127,49 @@ def disconnect() -> None:
     """Leave the cluster; one that was started here ends."""
     with contextlib.suppress(Exception):
         ray.shutdown()
+
+
+def abandon() -> None:
+    """Leave a cluster that is gone: `disconnect`, now or at exit, would wait for its answer."""
+    atexit.unregister(ray.shutdown)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What of Ray is lost. for_good: it cannot come back."""
+
+    what: str
+    for_good: bool
+
+
+def what_is_lost() -> Lost | None:
+    """What this process cannot work without, of Ray, and has lost; None where all is there.
+
+    Ray's own client ends the process some seconds after its node here has died, and a minute after
+    the head of its cluster has gone silent, so that is found out here.
+    """
+    node = ray._private.worker._global_node
+    if node is None:  # a client at a distance (ray://), which goes on trying by itself
+        return None
+    dead = [name for name, _ in node.dead_processes() if name in ("gcs_server", "raylet")]
+    if dead:  # of a Ray that was started here
+        return Lost(f"its {' and '.join(dead)} died", for_good=True)
+    try:
+        with socket.socket(socket.AF_UNIX) as raylet:
+            raylet.connect(node.raylet_socket_name)
+    except OSError as error:
+        return Lost(f"its raylet on this machine is gone ({error})", for_good=True)
+    try:
+        socket.create_connection(_host_and_port(node.gcs_address), timeout=5).close()
+    except OSError as error:
+        return Lost(f"its head at {node.gcs_address} does not answer ({error})", for_good=False)
+    return None
+
+
+def is_of_this_process() -> bool:
+    """Whether Ray was started by this process, so that it may start it again."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.all_processes)
 
 
 def end_workers(workers: Iterable[Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,22 +14,36 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ztp_search.data import ImageStore
-from ztp_search.errors import WorkerError, ZtpError
+from ztp_search.errors import OutageError, WorkerError, ZtpError
 from ztp_search.evaluation.ray_cluster import (
+    abandon,
     actor_class,
     connect,
     disconnect,
     end_workers,
+    is_of_this_process,
     start_workers,
+    what_is_lost,
 )
 from ztp_search.evaluation.tasks import CACHE_BYTES, Job, Results, Task
-from ztp_search.events import Event, Retry
+from ztp_search.events import Event, Joined, Restarted, Retry
 from ztp_search.objectives import Distributions
 
 MAX_DEATHS = 3
 """A task that has taken this many workers down with it is given up."""
 CACHE_SHARE = 0.25
 """The most of a worker's share of Ray's memory that CACHE_BYTES takes."""
+RESOURCES = {"num_cpus": "CPU", "num_gpus": "GPU"}
+"""What Ray calls the whole of which a worker takes a share."""
+LOOK_SECONDS = 2.0
+"""When no task ends for so long, it is seen to whether Ray is still there."""
+GROW_SECONDS = 10.0
+"""How often it is seen to whether the cluster has got room for more workers."""
+MAX_UNANSWERED = 10
+"""A cluster that is found to be lost so often in succession is given up: Ray's client ends the
+process after a minute."""
+MAX_RESTARTS = 3
+"""A Ray of our own that dies so often is given up."""
 QUEUED_PER_WORKER = 2
 """Tasks a worker has at hand: one running, one waiting, so that it never idles on the driver."""
 
@@ -38,14 +53,16 @@ class RayPool:
 
     A dead worker is replaced by a new one and its tasks are given out again. That is done here
     rather than by Ray: with `max_task_retries=0`, tasks that are sent to an actor while Ray
-    restarts it fail at once.
+    restarts it fail at once. Until the new one is there, which on a cluster that has lost a node
+    may take long, the others do its work. A Ray that was started here and dies is started again.
 
     Args:
         job: what every worker holds.
-        workers: how many actors; None starts one per share of a GPU, or per `threads` CPU cores.
+        workers: how many actors; None starts one per share of a GPU, or per `threads` CPU cores,
+            and more when nodes join the cluster at `address`.
         gpus_per_worker: share of a GPU that one worker takes.
         address: of a running Ray cluster; None starts one here.
-        tell: told of workers that have died.
+        tell: told of workers that have died or joined.
 
     Raises:
         ZtpError: the cluster does not answer, or has no room for so many workers.
@@ -63,60 +80,74 @@ class RayPool:
         self._tell = tell
         on_gpu = job.runtime.device != "cpu"
         self._actors: list[Any] = []
-        self._connected = connect(address, job.runtime.threads, workers if not on_gpu else None)
+        self._address = address
+        self._started_with = job.runtime.threads, workers if not on_gpu else None
+        self._connected = connect(address, *self._started_with)
         try:
             resources = ray.cluster_resources()
             share = {"num_gpus": gpus_per_worker} if on_gpu else {"num_cpus": job.runtime.threads}
-            available = resources.get("GPU" if on_gpu else "CPU", 0.0)
-            need = gpus_per_worker if on_gpu else float(job.runtime.threads)
-            if need < 1:  # a worker's share lies on one GPU
-                most = int(available) * int(1 / need + 1e-9)
-            else:
-                most = int(available / need + 1e-9)
+            ((resource, need),) = share.items()
+            most = _room(resources, resource, need)
             self.workers = max(1, most) if workers is None else workers
             if self.workers > most:  # Ray would wait for ever
+                if lost := what_is_lost():
+                    raise OutageError(f"Ray is gone: {lost.what}")
                 share_of = "`gpus_per_worker`" if on_gpu else "`threads`"
                 raise ZtpError(
                     f"`workers` {self.workers} with {share_of} {need:g} needs "
                     f"{self.workers * need:g} {'GPUs' if on_gpu else 'CPU cores'}, but Ray has "
-                    f"{available:g}; use "
+                    f"{resources.get(RESOURCES[resource], 0.0):g}; use "
                     + (f"`workers` {most}" if most else f"a smaller {share_of}")
                 )
             if job.cache_bytes is None:
                 each = resources.get("memory", math.inf) / self.workers
                 job = replace(job, cache_bytes=int(min(CACHE_BYTES, CACHE_SHARE * each)))
-            self._job = ray.put(job)  # kept here: a worker may have to be made again
-            stored: dict[str, Any] = {}
-            if len(ray.nodes()) > 1 or address is not None:  # other machines have no such files
-                stored = {
-                    name: ray.put(np.array(ImageStore.open(path).images))
-                    for name, path in job.image_paths.items()
-                }
-            self._stored = stored
-            self._targets: dict[str, Any] = {}  # in Ray's object store
-            self._class = actor_class(**share)
-            self._actors = start_workers(self.workers, **share)
-            for actor in self._actors:
-                actor.hold.remote(self._job, self._stored)
+            self._job = job
+            self._share = share
+            self._grows = address is not None and workers is None
+            self._grown = time.monotonic()
+            self._targets: dict[str, Distributions] = {}
             self._running: dict[Any, tuple[Task, int]] = {}
             self._load = np.zeros(self.workers, np.int64)
             self._deaths: collections.Counter[Task] = collections.Counter()
+            self._absent: dict[int, Any] = {}  # the answer of a new one, by worker
+            self._failed_starts: collections.Counter[int] = collections.Counter()
+            self._restarts = 0
+            self._hand_out()
         except BaseException:
             self.close()
             raise
 
+    def _hand_out(self) -> None:
+        """Start all workers, and have them hold what they need."""
+        self._kept = ray.put(self._job)  # a worker may have to be made again
+        self._stored: dict[str, Any] = {}
+        if len(ray.nodes()) > 1 or self._address is not None:  # other machines have no such files
+            self._stored = {
+                name: ray.put(np.array(ImageStore.open(path).images))
+                for name, path in self._job.image_paths.items()
+            }
+        self._kept_targets = {name: ray.put(each) for name, each in self._targets.items()}
+        self._class = actor_class(**self._share)
+        self._actors = start_workers(self.workers, **self._share)
+        for actor in self._actors:
+            self._furnish(actor)
+
     @property
     def room(self) -> int:
-        return QUEUED_PER_WORKER * self.workers - len(self._running)
+        present = max(1, self.workers - len(self._absent))
+        return QUEUED_PER_WORKER * present - len(self._running)
 
     @property
     def free(self) -> int:
-        return int(self._load.argmin())
+        present = [worker for worker in range(self.workers) if worker not in self._absent]
+        return min(present or range(self.workers), key=lambda worker: (self._load[worker], worker))
 
     def hold_targets(self, image_set: str, targets: Distributions) -> None:
-        self._targets[image_set] = ray.put(targets)
+        self._targets[image_set] = targets
+        self._kept_targets[image_set] = ray.put(targets)
         for actor in self._actors:
-            actor.hold_targets.remote(image_set, self._targets[image_set])
+            actor.hold_targets.remote(image_set, self._kept_targets[image_set])
 
     def submit(self, task: Task, worker: int) -> None:
         reference = self._actors[worker].run.remote(task)
@@ -125,10 +156,12 @@ class RayPool:
 
     def finished(self) -> list[tuple[Task, Results]]:
         done: list[tuple[Task, Results]] = []
+        unanswered = 0
         while not done:
             waiting = list(self._running)
-            ready, _ = ray.wait(waiting, num_returns=1)
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+            self._welcome()
             for reference in ready:
                 task, worker = self._running.get(reference, (None, 0))
                 if task is None:  # given out again, as its worker died
@@ -142,11 +175,15 @@ class RayPool:
                         f"{type(cause).__name__}: {(str(cause).splitlines() or ['no message'])[0]}"
                     ) from error
                 except RayError:  # worker or node died, memory ran out, object lost
+                    if what_is_lost():
+                        break
                     self._replace(worker)
                 else:
                     del self._running[reference]
                     self._load[worker] -= 1
                     done.append((task, results))
+            if not done:
+                unanswered = self._look(unanswered)
         return done
 
     def pids(self) -> list[int]:
@@ -161,20 +198,91 @@ class RayPool:
         else:
             end_workers(self._actors)
 
-    def _start(self) -> Any:
-        actor = self._class.remote()
-        actor.hold.remote(self._job, self._stored)
-        for image_set, targets in self._targets.items():
+    def _look(self, unanswered: int) -> int:
+        """See to a Ray that is lost, while no task ends.
+
+        A Ray that was started here is started again, and all tasks are given out again. A cluster
+        may come back.
+
+        Args:
+            unanswered: how many times in succession it was found to be lost.
+
+        Returns:
+            The same count, with this time.
+
+        Raises:
+            OutageError: the cluster stays away, or Ray dies again and again.
+        """
+        lost = what_is_lost()
+        if lost is None:
+            return 0
+        if not is_of_this_process():
+            if not lost.for_good and unanswered + 1 < MAX_UNANSWERED:
+                time.sleep(LOOK_SECONDS)
+                return unanswered + 1
+            abandon()
+            self._connected, self._actors = False, []
+            raise OutageError(f"the Ray cluster is gone: {lost.what}")
+        self._restarts += 1
+        if self._restarts >= MAX_RESTARTS:
+            raise OutageError(f"Ray died {MAX_RESTARTS} times: {lost.what}")
+        disconnect()
+        connect(None, *self._started_with)
+        tasks = list(self._running.values())
+        self._running.clear()
+        self._load[:] = 0
+        self._absent.clear()
+        self._hand_out()
+        self._tell(Restarted(len(tasks), lost.what))
+        for task, worker in tasks:
+            self.submit(task, worker)
+        return 0
+
+    def _welcome(self) -> None:
+        """Take in workers that have come, and start more where the cluster has got room."""
+        for worker, answer in list(self._absent.items()):
+            if not ray.wait([answer], timeout=0)[0]:
+                continue
+            try:
+                ray.get(answer)
+            except RayError:
+                if self._load[worker]:  # it was all there was; its tasks say what is wrong
+                    del self._absent[worker]
+                elif self._failed_starts[worker] < MAX_DEATHS:
+                    self._failed_starts[worker] += 1
+                    self._start(worker)
+            else:
+                del self._absent[worker]
+                self._tell(Joined(worker, self.workers - len(self._absent)))
+        if not self._grows or time.monotonic() < self._grown + GROW_SECONDS:
+            return
+        self._grown = time.monotonic()
+        ((resource, need),) = self._share.items()
+        for worker in range(self.workers, _room(ray.cluster_resources(), resource, need)):
+            self._actors.append(None)
+            self._load = np.append(self._load, 0)
+            self.workers += 1
+            self._start(worker)
+
+    def _start(self, worker: int) -> None:
+        """Start a worker; it is absent until it answers."""
+        actor = self._actors[worker] = self._class.remote()
+        self._furnish(actor)
+        self._absent[worker] = actor.pid.remote()
+
+    def _furnish(self, actor: Any) -> None:
+        """Have a worker hold model, images and targets."""
+        actor.hold.remote(self._kept, self._stored)
+        for image_set, targets in self._kept_targets.items():
             actor.hold_targets.remote(image_set, targets)
-        return actor
 
     def _replace(self, worker: int) -> None:
-        """Start a worker in place of a dead one; what that did not finish is given out again.
+        """Start a worker in place of a dead one; others are given what that did not finish.
 
         Tasks run in the order of submission, so the first that failed is the one that ran.
         """
         ray.kill(self._actors[worker])  # where it was only out of reach
-        self._actors[worker] = self._start()
+        self._start(worker)
         mine = [ref for ref, (_, at) in self._running.items() if at == worker]
         ray.wait(mine, num_returns=len(mine))
         lost: list[Task] = []
@@ -192,7 +300,7 @@ class RayPool:
                 lost.append(task)
         self._load[worker] -= len(lost)
         for task in lost:
-            self.submit(task, worker)
+            self.submit(task, self.free)
         if lost:
             kind, number = lost[0].keys[0]
             trial = number if kind == "trial" else None
@@ -205,6 +313,19 @@ class RayPool:
                 f"{MAX_DEATHS} workers died one after the other on {_names(task)} "
                 f"(images {task.images.start} to {task.images.stop}): {line}"
             )
+
+
+def _room(resources: Mapping[str, float], resource: str, need: float) -> int:
+    """How many workers of such a share there is room for.
+
+    Args:
+        resources: of the cluster, as Ray names them.
+        resource: a name of `RESOURCES`.
+    """
+    available = resources.get(RESOURCES[resource], 0.0)
+    if need < 1:  # a worker's share lies on one GPU
+        return int(available) * int(1 / need + 1e-9)
+    return int(available / need + 1e-9)
 
 
 def _line(error: Exception) -> str:

@@ -6,6 +6,9 @@ reading is refused in front of it.
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import socketserver
 import sys
 import wsgiref.simple_server
@@ -21,16 +24,22 @@ from ztp_search.results.dashboard_api import (
     quick,
     study_asked_for,
 )
+from ztp_search.results.door import READING, check_host, guarded
 from ztp_search.results.live import Live
 from ztp_search.results.shipped import shipped
 from ztp_search.study import StudyReader
 from ztp_search.study.dashboard_storage import DashboardStorage
 
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
+TOKEN = "ZTP_DASHBOARD_TOKEN"
+"""The variable of the environment that holds what visitors are asked for."""
 
 
 class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
     daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(wsgiref.simple_server.WSGIRequestHandler):
@@ -39,11 +48,19 @@ class _Handler(wsgiref.simple_server.WSGIRequestHandler):
 
 
 def serve(
-    storage: str, host: str, port: int, *, study: str | None = None, allow_edit: bool = False
+    storage: str,
+    host: str,
+    port: int,
+    *,
+    study: str | None = None,
+    allow_edit: bool = False,
+    behind_proxy: bool = False,
 ) -> None:
-    """Serve until interrupted. Raises ZtpError without optuna-dashboard or where the port is taken.
+    """Serve until interrupted. Raises ZtpError without optuna-dashboard, where everybody would be
+    let in, and where it cannot listen.
 
-    storage: URL. host: address to listen on; anything but loopback is open to the network.
+    storage: URL. host: address to listen on; off loopback it wants a token (`ZTP_DASHBOARD_TOKEN`)
+    or `behind_proxy`: that a proxy before it asks for a password.
     study: the one whose note is announced (None: the one that was searched last, or the list of
     all where there is none of ours). Raises StudyError without it.
     """
@@ -54,20 +71,27 @@ def serve(
             "the dashboard needs optuna-dashboard; install it with: pip install "
             "'ztp-search[dashboard]'"
         ) from None
+    token = os.environ.get(TOKEN) or None
+    check_host(host, token, behind_proxy)
     number = _number(storage, study)
     page = "" if number is None else f"dashboard/studies/{number}/note"
-    application = dashboard(storage, allow_edit=allow_edit, study=number)
+    application = guarded(
+        dashboard(storage, allow_edit=allow_edit, study=number), host, token, behind_proxy
+    )
+    server_class = _Server6 if ":" in host else _Server
+    at = f"[{host}]" if ":" in host else host
     try:
         server = wsgiref.simple_server.make_server(
-            host, port, application, server_class=_Server, handler_class=_Handler
+            host, port, application, server_class=server_class, handler_class=_Handler
         )
     except OSError as error:
+        other = "port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "host"
         raise ZtpError(
-            f"cannot listen on {host}:{port} ({error.strerror}); use another `port`"
+            f"cannot listen on {at}:{port} ({error.strerror}); use another `{other}`"
         ) from None
     with server:
         mode = "editable by every visitor" if allow_edit else "read-only"
-        print(f"Optuna dashboard ({mode}): http://{host}:{server.server_port}/{page}"
+        print(f"Optuna dashboard ({mode}): http://{at}:{server.server_port}/{page}"
               "  Ctrl-C ends it", file=sys.stderr, flush=True)
         try:
             server.serve_forever()

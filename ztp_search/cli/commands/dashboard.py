@@ -14,8 +14,10 @@ HELP = "serve the Optuna dashboard on the storage"
 def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--host", default="127.0.0.1", metavar="ADDRESS",
-        help="address to listen on (default %(default)s); it has no password: think before you "
-             "leave loopback")
+        help="address to listen on (default %(default)s); off loopback visitors are asked for the "
+             "token in the environment's ZTP_DASHBOARD_TOKEN")
+    add("--behind-proxy", action="store_true", default=False,
+        help="a proxy before it asks for a password: answer whatever it passes on")
     add("--port", type=port, default=8080, metavar="N",
         help="port to listen on (default %(default)s)")
     add("--allow-edit", action="store_true", default=False,
@@ -28,4 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
     where = storage_of(args)
     storage = storage_url(where.get("storage"), where.get("out", "ztp-runs"))
-    serve(storage, args.host, args.port, study=where.get("study"), allow_edit=args.allow_edit)
+    serve(
+        storage, args.host, args.port, study=where.get("study"), allow_edit=args.allow_edit,
+        behind_proxy=args.behind_proxy,
+    )  # fmt: skip
