@@ -95,3 +95,26 @@ def check_what_the_dashboard_reads(url: str, name: str, shown: Shown) -> None:
     assert plots_of(attributes) == shown.plots
     assert name in [each.study_name for each in storage.get_all_studies()]
     storage.close()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("variable", ["ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB"])
+def test_a_dashboard_waits_for_the_first_study_of_a_server(variable: str) -> None:
+    url = os.environ.get(variable)
+    if not url:
+        pytest.skip(f"{variable} names no database")
+    name = f"ztp_empty_{os.getpid()}_{time.time_ns()}"
+    empty = sa.make_url(url).set(database=name).render_as_string(hide_password=False)
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        try:
+            looked_at = DashboardStorage(empty, lambda study, number: {})
+            assert looked_at.get_all_studies() == []
+            with open_study(empty, "first") as study:
+                start(study, 0)
+            assert [each.study_name for each in looked_at.get_all_studies()] == ["first"]
+            looked_at.close()
+        finally:
+            connection.exec_driver_sql(f"DROP DATABASE {name}")
+    engine.dispose()

@@ -82,11 +82,17 @@ class Database:
             return cls(url, _optuna_storage(url, options, create=False))
 
     @classmethod
-    def open(cls, storage: str) -> Database:
-        """As `find`, but a StudyError where there are no tables."""
+    def open(cls, storage: str, awaits: bool = False) -> Database:
+        """As `find`, but a StudyError where there are no tables.
+
+        awaits: whether the first study may come later. On a server, tables are then created where
+            there are none; a file that is missing or empty is a wrong name all the same.
+        """
         database = cls.find(storage)
         if database is None:
             path = sqlite_path(parse_url(storage))
+            if path is None and awaits:
+                return cls.create(storage)
             if path is not None and not path.exists():
                 raise StudyError(f"{storage} does not exist; run a search first, or name another")
             raise no_study(redact(storage))

@@ -71,7 +71,7 @@ class DashboardStorage(BaseStorage):
         editable: bool = False,
         whole: bool = False,
     ) -> None:
-        self._database = Database.open(storage)
+        self._database = Database.open(storage, awaits=True)
         self._artifacts = artifacts
         self._editable = editable
         self._whole = whole
