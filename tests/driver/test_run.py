@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import Finished
 from helpers.geometries import DIGITS
+from helpers.messages import one_line
 from helpers.running import (
     HAND_SET,
     SEARCH,
@@ -41,7 +42,7 @@ import ztp_search.driver.evaluator
 import ztp_search.evaluation.scheduler
 from ztp_search import SearchSettings
 from ztp_search.driver.progress import Progress, Status
-from ztp_search.errors import DataError, StudyError, ZtpError
+from ztp_search.errors import DataError, StudyError, WorkerError, ZtpError
 from ztp_search.pruning.budget import parse_budget
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.pruning.schedules import BASELINES
@@ -406,6 +407,56 @@ def test_a_trial_that_cannot_be_evaluated_fails_alone(
     monkeypatch.undo()
     search(tmp_path, trials=7)  # what failed stays so: it is not tried again
     assert results(stored(tmp_path)) == mine
+
+
+def test_outputs_that_are_no_numbers_fail_their_trial_alone(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ztp_search.evaluation.model_runner import ModelRunner
+
+    bad = stored(finished.out)[5].config
+    run_sound = ModelRunner.run
+
+    def run_and_break(
+        self: ModelRunner, configs: tuple[PruningConfig | None], images: Any
+    ) -> list[Any]:
+        found: list[Any] = run_sound(self, configs, images)
+        for config, result in zip(configs, found, strict=True):
+            if config == bad and images.start == 0 and images.image_set == "search":
+                result.predictions[[3, 7]] = -1
+        return found
+
+    monkeypatch.setattr(ModelRunner, "run", run_and_break)
+    heard = Heard()
+    document = search(tmp_path, heard, trials=7)
+    assert document["trials"] == {"complete": 6, "pruned": 0, "failed": 1, "running": 0}
+    assert heard.notes == ["trial 5 failed: outputs that are no finite numbers, on 2 images"]
+
+
+@pytest.mark.parametrize(
+    ("most", "failed", "says"),
+    [(None, 16, "16 trials failed (all that were evaluated); trial 0: none fits"),
+     (2, 3, "3 trials failed (`max_failures` is 2); trial 0: none fits"),
+     (0, 1, "1 trials failed (`max_failures` is 0); trial 0: none fits")],
+)  # fmt: skip
+def test_a_fault_of_all_trials_ends_the_search_soon(
+    most: int | None, failed: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ztp_search.evaluation.model_runner import ModelRunner
+
+    run_sound = ModelRunner.run
+
+    def refuse(self: ModelRunner, configs: tuple[PruningConfig | None], *rest: Any) -> Any:
+        if configs != (None,):
+            raise ZtpError("none fits")
+        return run_sound(self, configs, *rest)
+
+    monkeypatch.setattr(ModelRunner, "run", refuse)
+    with pytest.raises(WorkerError) as ended:
+        search(tmp_path, trials=200, max_failures=most)
+    assert says.partition(" trials")[2] in one_line(ended)
+    states = [trial.state for trial in stored(tmp_path)]
+    assert failed <= states.count("failed") <= failed + 16 and len(states) < 200
 
 
 def test_the_holdout_record_is_what_its_bits_say(finished: Finished) -> None:

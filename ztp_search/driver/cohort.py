@@ -48,6 +48,7 @@ class Cohort:
         rung: the rung that is being climbed, from 0.
         running: trials that are still racing.
         climbed: of those running, how many have seen this rung's images.
+        failed: trials that could not be evaluated.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Cohort:
         self.rung = 0
         self.running = sum(trial.state == "running" for trial in self.trials.values())
         self.climbed = 0
+        self.failed = sum(trial.state == "failed" for trial in self.trials.values())
         self._decided: list[Update] = []  # at the last decision, and not stored yet
 
     def run(self, waves: Iterator[Wave]) -> Iterator[list[RacingTrial]]:
@@ -146,9 +148,9 @@ class Cohort:
         if isinstance(outcome, Failure):
             if outcome.out_of_memory:
                 raise failure_error(outcome, f"trial {trial.number}")
-            trial.fail()
-            self.running -= 1
-            return Update(trial.number, "failed", None, {"failure": outcome.reason}, None)
+            return self._fail(trial, outcome.reason)
+        if broken := self._not_finite(trial, outcome):
+            return self._fail(trial, f"outputs that are no finite numbers, on {broken} images")
         correct = self.evaluator.score("search", outcome.predictions, trial.images_seen)
         unpruned = self.evaluator.score("search", self.evaluator.unpruned("search"))
         attrs = trial.add(outcome, correct, unpruned) | {"rung": rung}
@@ -160,6 +162,18 @@ class Cohort:
         else:
             self.climbed += 1
         return Update(trial.number, trial.state, trial.value, attrs, trial.images_seen)
+
+    def _fail(self, trial: RacingTrial, reason: str) -> Update:
+        trial.fail()
+        self.running -= 1
+        self.failed += 1
+        return Update(trial.number, "failed", None, {"failure": reason}, None)
+
+    def _not_finite(self, trial: RacingTrial, outcome: Outcome) -> int:
+        """On how many images an output is not finite, where the unpruned model's is."""
+        unpruned = self.evaluator.unpruned("search")[trial.images_seen :]
+        unpruned = unpruned[: len(outcome.predictions)]
+        return int(((outcome.predictions < 0) & (unpruned >= 0)).sum())
 
     def _tell(self, update: Update) -> None:
         """Tell what came of a trial on a rung, as it is stored."""

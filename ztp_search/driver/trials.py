@@ -16,6 +16,7 @@ from ztp_search.driver.evaluator import Evaluator
 from ztp_search.driver.known import known_configs
 from ztp_search.driver.progress import Status
 from ztp_search.driver.racing_trial import RacingTrial
+from ztp_search.errors import WorkerError
 from ztp_search.events import Best, Exhausted, Sampled
 from ztp_search.events import Cohort as Planned
 from ztp_search.pruning.cost import cost_dict, flops
@@ -28,6 +29,9 @@ from ztp_search.study import NewTrial, StudyDriver
 KNOWN, REFINE = "known", "refine"
 CHUNK_PER_WORKER, SMALLEST_CHUNK, LARGEST_CHUNK = 16, 32, 256
 """Trials that are proposed and started at a time: two tenths of a second of the driver at most."""
+
+FAILURES = 16
+"""Where so many trials have failed and none has not, the others would."""
 
 
 @dataclass(slots=True)
@@ -91,6 +95,7 @@ class TrialRunner:
         self.complete: dict[int, Results] = {}
         self.best: tuple[int, float] | None = None
         self.finished = 0
+        self.failed = 0  # of those
         self._began = time.monotonic()
         self._evaluations_before = evaluator.image_evaluations
 
@@ -99,7 +104,7 @@ class TrialRunner:
 
         Raises:
             ZtpError: a configuration needs more memory than there is.
-            WorkerError: workers are lost for good.
+            WorkerError: workers are lost for good, or too many trials failed.
         """
         for plan in self._cohorts():
             self._race(plan)
@@ -160,6 +165,7 @@ class TrialRunner:
                 for trial in complete:
                     self._note_best(trial)
                 self._report(cohort)
+                self._check_failures(cohort)
         else:
             for _ in waves:
                 pass
@@ -253,9 +259,29 @@ class TrialRunner:
             self.samplers[REFINE].tell(drawn[0].number, points, values)
         for trial in trials:
             self.finished += 1
+            self.failed += trial.state == "failed"
             if trial.state == "complete":
                 self.complete[trial.number] = trial.results
                 self._note_best(trial)
+
+    def _check_failures(self, cohort: Cohort) -> None:
+        """End a search that comes to nothing, and do so soon.
+
+        Raises:
+            WorkerError: more trials have failed than may, or all of the first ones.
+        """
+        failed, most = self.failed + cohort.failed, self.settings.max_failures
+        if most is None:
+            none_worked = cohort.rung == cohort.climbed == 0 and self.finished == self.failed
+            if failed < FAILURES or not none_worked:
+                return
+        elif failed <= most:
+            return
+        first = next(each for each in self.study.trials() if each.state == "failed")
+        allowed = "all that were evaluated" if most is None else f"`max_failures` is {most}"
+        raise WorkerError(
+            f"{failed} trials failed ({allowed}); trial {first.number}: {first.attrs['failure']}"
+        )
 
     def _note_best(self, trial: RacingTrial) -> None:
         """Take a trial that has seen all images for the best so far, if it is."""

@@ -160,6 +160,8 @@ class SearchSettings(RunSettings):
         trials: configurations to evaluate in all; None: the space's default.
         enqueue: configuration files that are the first trials.
         timeout: seconds; start no more trials than can be raced to the end in them.
+        max_failures: trials that may fail before the search ends with what the first of them
+            failed with; None: all do, of 16 at least.
         seed: of configurations and image order.
         sampler: how configurations are proposed; a name of `samplers.SAMPLERS`.
         refine: so many more trials close to the best ones found.
@@ -195,6 +197,7 @@ class SearchSettings(RunSettings):
     trials: Positive | None = None
     enqueue: Sequence[FileName] = ()
     timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    max_failures: Natural | None = None
     seed: Natural = 0
     sampler: str = "monte-carlo"
     refine: Natural = 0

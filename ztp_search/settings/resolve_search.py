@@ -73,6 +73,7 @@ def resolve_search(settings: SearchSettings) -> ResolvedSearch:
         device=settings.device,
         threads=settings.threads,
         timeout=settings.timeout,
+        max_failures=settings.max_failures,
         candidates=settings.candidates,
         enqueued={str(path): load_config(path) for path in settings.enqueue},
         speed=speed_options(settings),

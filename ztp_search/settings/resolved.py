@@ -112,7 +112,8 @@ class ResolvedSearch:
     studies: the name of the study of each budget, budgets as `parse_budget` reads them.
     candidates: how many of the best are measured again on holdout. refine: trials around the best
     beyond `trials`. racing: a name of `racing.RACING`. racing_signal: a name of
-    `objectives.SIGNALS`. timeout: of all budgets together.
+    `objectives.SIGNALS`. timeout: of all budgets together. max_failures: trials
+    of a study that may fail; None: all do, of 16 at least.
     """
 
     space: SearchSpace
@@ -135,6 +136,7 @@ class ResolvedSearch:
     device: str = "auto"
     threads: int = 1
     timeout: float | None = None
+    max_failures: int | None = None
     candidates: int = 5
     enqueued: Mapping[str, PruningConfig] = field(default_factory=dict)
     speed: SpeedOptions = SpeedOptions()

@@ -58,6 +58,8 @@ def add_arguments(parser: Parser) -> None:
         help="configuration files that are the first trials, as the hand-set schedules are")
     add("--timeout", type=seconds, metavar="TIME",
         help="start no more trials than can be raced to the end in 90s, 30m or 2h")
+    add("--max-failures", type=natural, metavar="N",
+        help="end when more trials of a study have failed (default: when all have, of 16)")
     add("--seed", type=natural, metavar="N",
         help="seed of configurations and image order (default 0)")
     add("--sampler", choices=tuple(SAMPLERS),
