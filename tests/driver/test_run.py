@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import sqlalchemy as sa
 from conftest import Finished
@@ -208,6 +209,27 @@ def test_a_killed_search_goes_on_and_ends_as_if_undisturbed(
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
     goes_on(tmp_path, finished)
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """An undisturbed search that goes on for some seconds after its first trial."""
+    out = tmp_path_factory.mktemp("longer")
+    return Finished(out, {**SEARCH, "trials": 40}, search(out, trials=40))
+
+
+@pytest.mark.slow
+def test_a_killed_ray_is_started_again_and_does_not_show(longer: Finished, tmp_path: Path) -> None:
+    part = "raylet"  # benchmarks/kills.py kills more
+    with process(*argv_of({**longer.settings, "out": tmp_path, "workers": 2}), "--json") as child:
+        until(lambda: complete(tmp_path) >= 1, child)
+        (pid,) = (p.pid for p in psutil.Process(child.pid).children() if p.name() == part)
+        os.kill(pid, signal.SIGKILL)
+        out, err = child.communicate()
+    assert child.returncode == 0, err
+    assert f"Ray was started again (its {part} died); nothing is lost" in err
+    assert json.loads(out)["best"] == longer.document["best"]  # and nothing of Ray's beside it
+    same_evidence(tmp_path, longer)
 
 
 @pytest.mark.slow

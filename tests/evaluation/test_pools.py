@@ -11,7 +11,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import psutil
 import pytest
 import ray
 import torch
@@ -318,30 +317,6 @@ def test_killed_workers_cost_a_retry_and_nothing_else(
         assert event.trial in range(len(CONFIGS)) and len(event.reason.splitlines()) == 1
     assert len(set(two_workers.pids()) - before) == 2
     assert collected(two_workers, SINGLE[:3]) == {at: expected[at] for at in expected if at[0] == 0}
-
-
-@slow
-@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
-def test_a_ray_that_dies_is_started_again_and_nothing_is_lost(
-    part: str, two_workers: RayPool, expected: Plain, monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    before = set(two_workers.pids())
-    submit, given = two_workers.submit, 0
-
-    def submit_and_kill(task: Task, worker: int) -> None:
-        nonlocal given
-        submit(task, worker)
-        given += 1
-        if given == 5:
-            (mine,) = (p for p in psutil.Process().children() if p.name() == part)
-            mine.kill()
-
-    monkeypatch.setattr(two_workers, "submit", submit_and_kill)
-    assert collected(two_workers, SEVERAL) == expected
-    assert given > len(SEVERAL)  # some were given out again
-    assert not before & set(two_workers.pids())
-    assert capfd.readouterr().out == ""
 
 
 @slow
