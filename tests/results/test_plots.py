@@ -87,7 +87,7 @@ def test_budgets_are_those_that_the_search_itself_prints(
 ) -> None:
     argv = ["--space", "digits", "--budget", "50%,65%", "--trials", "90", "--images", "128",
             "--holdout", "64", "--batch-size", "64", "--precision", "fp32", "--candidates", "4",
-            "--workers", "0", "--out", str(out), "--json"]  # fmt: skip
+            "--workers", "0", "--out", str(out), "--json", "--speed", "off"]  # fmt: skip
     assert main(argv) == 0  # finished: nothing is evaluated again
     assert json.loads(capsys.readouterr().out)["front"] == found.budgets
 
