@@ -327,7 +327,7 @@ def test_a_ray_that_dies_again_and_again_is_given_up(
     lost = ray_cluster.Lost("its raylet died", for_good=True)
     monkeypatch.setattr(ztp_search.evaluation.ray_pool, "what_is_lost", lambda: lost)
     with pytest.raises(OutageError, match="^Ray died 3 times: its raylet died$"):
-        two_workers._look(0)
+        two_workers._look()
 
 
 @slow
@@ -336,20 +336,19 @@ def test_a_cluster_that_is_gone_is_waited_for_where_it_may_come_back(
     for_good: bool, two_workers: RayPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = ztp_search.evaluation.ray_pool
-    for name in ("_connected", "_actors"):
+    for name in ("_connected", "_actors", "_looked", "_lost_since"):
         monkeypatch.setattr(two_workers, name, getattr(two_workers, name))
     monkeypatch.setattr(pool, "abandon", lambda: None)
     monkeypatch.setattr(pool, "is_of_this_process", lambda: False)
-    monkeypatch.setattr(pool, "LOOK_SECONDS", 0.0)
     lost = ray_cluster.Lost("its head does not answer", for_good)
-    most = pool.MAX_UNANSWERED
-    left = iter([*[lost] * (most - 1), None, *[lost] * most])
+    left = iter([*[lost] * 29, None, *[lost] * 31])
     monkeypatch.setattr(pool, "what_is_lost", lambda: next(left))
-    unanswered = 0
+    seconds = iter(range(100, 200))  # one passes each time
+    monkeypatch.setattr(pool, "time", mock.Mock(monotonic=lambda: float(next(seconds))))
     with pytest.raises(OutageError, match="^the Ray cluster is gone: its head does not answer$"):
         while True:
-            unanswered = two_workers._look(unanswered)
-    assert len(list(left)) == (2 * most - 1 if for_good else 0)
+            two_workers._look()
+    assert len(list(left)) == (60 if for_good else 0)
 
 
 @slow

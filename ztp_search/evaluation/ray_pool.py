@@ -36,12 +36,12 @@ CACHE_SHARE = 0.25
 RESOURCES = {"num_cpus": "CPU", "num_gpus": "GPU"}
 """What Ray calls the whole of which a worker takes a share."""
 LOOK_SECONDS = 2.0
-"""When no task ends for so long, it is seen to whether Ray is still there."""
+"""How often it is seen to whether Ray is still there."""
 GROW_SECONDS = 10.0
 """How often it is seen to whether the cluster has got room for more workers."""
-MAX_UNANSWERED = 10
-"""A cluster that is found to be lost so often in succession is given up: Ray's client ends the
-process after a minute."""
+PATIENCE = 30.0
+"""Seconds after which a cluster that does not answer is given up: Ray's client ends the process
+after a minute."""
 MAX_RESTARTS = 3
 """A Ray of our own that dies so often is given up."""
 QUEUED_PER_WORKER = 2
@@ -113,6 +113,8 @@ class RayPool:
             self._absent: dict[int, Any] = {}  # the answer of a new one, by worker
             self._failed_starts: collections.Counter[int] = collections.Counter()
             self._restarts = 0
+            self._looked = time.monotonic()
+            self._lost_since: float | None = None
             self._hand_out()
         except BaseException:
             self.close()
@@ -156,7 +158,6 @@ class RayPool:
 
     def finished(self) -> list[tuple[Task, Results]]:
         done: list[tuple[Task, Results]] = []
-        unanswered = 0
         while not done:
             waiting = list(self._running)
             ready, _ = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
@@ -182,8 +183,8 @@ class RayPool:
                     del self._running[reference]
                     self._load[worker] -= 1
                     done.append((task, results))
-            if not done:
-                unanswered = self._look(unanswered)
+            if not done or time.monotonic() > self._looked + LOOK_SECONDS:
+                self._look()
         return done
 
     def pids(self) -> list[int]:
@@ -198,28 +199,24 @@ class RayPool:
         else:
             end_workers(self._actors)
 
-    def _look(self, unanswered: int) -> int:
-        """See to a Ray that is lost, while no task ends.
+    def _look(self) -> None:
+        """See to a Ray that is lost.
 
         A Ray that was started here is started again, and all tasks are given out again. A cluster
-        may come back.
-
-        Args:
-            unanswered: how many times in succession it was found to be lost.
-
-        Returns:
-            The same count, with this time.
+        may come back; its workers go on for a while without its head.
 
         Raises:
             OutageError: the cluster stays away, or Ray dies again and again.
         """
         lost = what_is_lost()
+        now = self._looked = time.monotonic()
         if lost is None:
-            return 0
+            self._lost_since = None
+            return
         if not is_of_this_process():
-            if not lost.for_good and unanswered + 1 < MAX_UNANSWERED:
-                time.sleep(LOOK_SECONDS)
-                return unanswered + 1
+            self._lost_since = self._lost_since or now
+            if not lost.for_good and now < self._lost_since + PATIENCE:
+                return
             abandon()
             self._connected, self._actors = False, []
             raise OutageError(f"the Ray cluster is gone: {lost.what}")
@@ -236,7 +233,6 @@ class RayPool:
         self._tell(Restarted(len(tasks), lost.what))
         for task, worker in tasks:
             self.submit(task, worker)
-        return 0
 
     def _welcome(self) -> None:
         """Take in workers that have come, and start more where the cluster has got room."""
@@ -257,6 +253,8 @@ class RayPool:
         if not self._grows or time.monotonic() < self._grown + GROW_SECONDS:
             return
         self._grown = time.monotonic()
+        if what_is_lost():  # without its head the cluster would not answer
+            return
         ((resource, need),) = self._share.items()
         for worker in range(self.workers, _room(ray.cluster_resources(), resource, need)):
             self._actors.append(None)
