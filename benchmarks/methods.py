@@ -194,8 +194,9 @@ def print_row(row: dict[str, Any]) -> None:
     print(f"{row['space']} at {row['budget']}: {accuracies}")
     for key, each in row["joint_minus"].items():
         intervals = ", ".join(
-            f"{name.removeprefix('ci95_').replace('_', ' ')} [{100 * low:+.2f}, {100 * high:+.2f}]"
-            for name, (low, high) in each.items() if name.startswith("ci95")
+            f"{name.removeprefix('ci95_').replace('_', ' ')} "
+            f"[{100 * each[name][0]:+.2f}, {100 * each[name][1]:+.2f}]"
+            for name in each if name.startswith("ci95")
         )  # fmt: skip
         print(f"   joint - {key}: {100 * each['mean']:+.2f}, {intervals}")
 
