@@ -35,6 +35,8 @@ from typing import Any
 import psutil
 from common import record
 
+from ztp_search.errors import StudyError
+
 SEARCH = {
     "space": "digits", "budget": "50%", "trials": "48", "images": "256", "holdout": "128",
     "batch-size": "32", "precision": "fp32", "candidates": "3", "study": "s", "speed-repeats": "1",
@@ -58,14 +60,11 @@ def main() -> None:
         began = time.monotonic()
         wanted = undisturbed(folder / "undisturbed")
         whole = time.monotonic() - began
-        rows = [
-            row(kind, kill, getattr(args, kind), chance, folder, wanted, whole)
-            for kind, kill in KINDS.items()
-            if getattr(args, kind)
-        ]
-    for each in rows:
-        print(each)
-    record("kills", {"arguments": vars(args), "search": SEARCH, "rows": rows})
+        rows = []
+        for kind, kill in KINDS.items():
+            if most := getattr(args, kind):
+                rows.append(row(kind, kill, most, chance, folder, wanted, whole))
+                record("kills", {"arguments": vars(args), "search": SEARCH, "rows": rows})
 
 
 def command(out: Path, workers: int, storage: str | None = None) -> list[str]:
@@ -274,7 +273,11 @@ def compare(
     place: Place, wanted: dict[str, Any], made: int, ended: bool, count: Counter[str]
 ) -> None:
     """Count what is as it would have been."""
-    found = evidence(place.storage)
+    try:
+        found = evidence(place.storage)
+    except StudyError:  # a database that was away when the search asked for it first: exit 2
+        count["not begun"] += made
+        return
     trials = found["trials"]
     count["lost"] += sum(each not in trials for each in wanted["trials"])
     count["doubled"] += len(trials) - len({each[0] for each in trials})
