@@ -14,7 +14,7 @@ from ztp_search.racing import (
     Results,
     first_rung,
     predicted_differences,
-    survivors,
+    stopped,
 )
 
 BATCH_SIZE = 64
@@ -56,7 +56,7 @@ def replay(
     first = first or first_rung(BATCH_SIZE, losses=losses is not None, on_cpu=True)
     rungs = racing.rungs(len(images), first)
     evaluations, before = len(images), 0
-    alive, stopped = sorted(whole), []
+    alive, ended = sorted(whole), []
     for rung, seen in enumerate(rungs):
         evaluations += len(alive) * (seen - before)
         before = seen
@@ -64,11 +64,12 @@ def replay(
             break
         results = {trial: whole[trial].first(seen) for trial in alive}
         quota = racing.by(losses=losses is not None).quota(len(order), rung)
-        surviving = survivors(racing, results, {}, quota, FINALISTS, len(order) - 1)
-        stopped += [int(order[trial]) for trial in alive if trial not in surviving]
+        stops = stopped(racing, results, {}, quota, FINALISTS, len(order) - 1)
+        surviving = results.keys() - stops.keys()
+        ended += [int(order[trial]) for trial in alive if trial not in surviving]
         alive = sorted(surviving)
     winner = chosen({trial: whole[trial] for trial in alive}, unpruned[images])
-    return Replay(int(order[winner]), evaluations, tuple(stopped))
+    return Replay(int(order[winner]), evaluations, tuple(ended))
 
 
 def chosen(complete: dict[int, Results], unpruned: npt.NDArray[np.bool_]) -> int:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
+from helpers.promoted import survivors
 from helpers.racing_by_hand import Seen, slow_equal, slow_survivors
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,6 @@ from ztp_search.racing import (
     lot,
     shown_equal,
     stopped,
-    survivors,
 )
 
 Bools = npt.NDArray[np.bool_]

@@ -8,14 +8,15 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
+from helpers.promoted import shown_to_lose_more, survivors
+from helpers.promoted import shown_worse as shown_worses
 from helpers.racing_by_hand import WHOLE, slow_bets, slow_wealth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ztp_search.racing import RACING, Results, shown_to_lose_more, survivors
+from ztp_search.racing import RACING, Results
 from ztp_search.racing import log_evidence as log_evidences
 from ztp_search.racing import log_wealth as log_wealths
-from ztp_search.racing import shown_worse as shown_worses
 
 Floats = npt.NDArray[np.float64]
 EVIDENCE = RACING["evidence"]

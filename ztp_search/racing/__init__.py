@@ -10,13 +10,10 @@ from ztp_search.racing.rules import (
     lot,
     shown_equal,
     stopped,
-    survivors,
 )
 from ztp_search.racing.sequential_test import (
     log_evidence,
     log_wealth,
-    shown_to_lose_more,
-    shown_worse,
 )
 from ztp_search.racing.statistics import (
     Correct,
@@ -48,9 +45,6 @@ __all__ = [
     "paired_difference",
     "predicted_differences",
     "shown_equal",
-    "shown_to_lose_more",
-    "shown_worse",
     "standard_error",
     "stopped",
-    "survivors",
 ]

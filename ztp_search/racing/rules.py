@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ztp_search.racing.results import LOSS_UNITS, Results
-from ztp_search.racing.sequential_test import log_evidence, log_wealth, needed
+from ztp_search.racing.sequential_test import log_evidence_worse, log_wealth, needed
 from ztp_search.racing.statistics import paired_difference
 
 FIRST_RUNG_IMAGES = 8
@@ -141,15 +141,15 @@ class Stop:
     needed: float | None
 
 
-def survivors(
+def stopped(
     racing: Racing,
     cohort: Mapping[int, Results],
     complete: Mapping[int, Results],
     quota: int,
     finalists: int,
     rivals: int,
-) -> set[int]:
-    """Which trials of a cohort are promoted to the next rung.
+) -> dict[int, Stop]:
+    """Which trials of a cohort are not promoted to the next rung, and why.
 
     Trials of the same mean loss rank in an order that has nothing to do with their numbers.
 
@@ -164,20 +164,8 @@ def survivors(
             before included: the evidence asked for grows with their number.
 
     Returns:
-        Their numbers.
+        The reason by trial number.
     """
-    return cohort.keys() - stopped(racing, cohort, complete, quota, finalists, rivals).keys()
-
-
-def stopped(
-    racing: Racing,
-    cohort: Mapping[int, Results],
-    complete: Mapping[int, Results],
-    quota: int,
-    finalists: int,
-    rivals: int,
-) -> dict[int, Stop]:
-    """The trials that do not survive, by number, and why; see `survivors`."""
     if not cohort:
         return {}
     images = len(next(iter(cohort.values())))
@@ -213,7 +201,7 @@ def _evidence(cohort: Mapping[int, Results], incumbent: Results) -> dict[int, fl
         correct = np.stack([each.correct for each in cohort.values()])
         wins = (correct & ~incumbent.correct).sum(1)
         losses = (~correct & incumbent.correct).sum(1)
-        evidence = np.where(losses > wins, log_evidence(wins, losses), -np.inf)
+        evidence = log_evidence_worse(wins, losses)
     return dict(zip(cohort, evidence.tolist(), strict=True))
 
 

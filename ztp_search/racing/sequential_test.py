@@ -15,8 +15,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ztp_search.racing.statistics import Correct
-
 Counts: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -39,22 +37,18 @@ def needed(rivals: int) -> float:
     return math.log(max(1, rivals) / ALPHA)
 
 
-def shown_worse(wins: Counts, losses: Counts, rivals: int) -> Correct:
-    """Whether the discordant pairs show that the incumbent is better.
+def log_evidence_worse(wins: Counts, losses: Counts) -> Floats:
+    """The logarithm of the evidence that the incumbent is better, (challengers,); see `needed`.
 
     The probability that a challenger is ever stopped for an incumbent that is no better is ALPHA
-    at most, although the incumbent was chosen from `rivals` trials.
+    at most, although the incumbent was chosen from many trials. Who wins as many images as it
+    loses is never stopped.
 
     Args:
         wins: Images that only the challenger got right, (challengers,).
         losses: Images that only the incumbent got right, (challengers,).
-        rivals: How many trials the incumbent may have been chosen from.
-
-    Returns:
-        For each challenger, (challengers,).
     """
-    worse: Correct = (losses > wins) & (log_evidence(wins, losses) >= needed(rivals))
-    return worse
+    return np.where(losses > wins, log_evidence(wins, losses), -np.inf)
 
 
 def log_evidence(wins: Counts, losses: Counts) -> Floats:
@@ -78,28 +72,17 @@ def log_evidence(wins: Counts, losses: Counts) -> Floats:
     return evidence
 
 
-def shown_to_lose_more(differences: npt.NDArray[Any], rivals: int) -> Correct:
-    """Whether paired differences show that the challengers' mean loss is higher.
+def log_wealth(differences: npt.NDArray[Any]) -> Floats:
+    """The logarithm of the evidence of bounded paired differences, (challengers,).
 
-    The twin of `shown_worse` for losses from 0 to 1, with the same guarantee.
+    The twin of `log_evidence_worse` for losses from 0 to 1, with the same guarantee.
+
+    The wealth is the mean over STAKES s of the product over images of 1 + s * difference: where
+    the mean difference is 0 or less, a test supermartingale.
 
     Args:
         differences: Loss of each challenger minus the incumbent's, image by image, -1 to 1,
             (challengers, images).
-        rivals: How many trials the incumbent may have been chosen from.
-
-    Returns:
-        For each challenger, (challengers,).
-    """
-    worse: Correct = log_wealth(differences) >= needed(rivals)
-    return worse
-
-
-def log_wealth(differences: npt.NDArray[Any]) -> Floats:
-    """The logarithm of the evidence of bounded paired differences, (challengers,).
-
-    The wealth is the mean over STAKES s of the product over images of 1 + s * difference: where
-    the mean difference is 0 or less, a test supermartingale.
     """
     challengers, images = differences.shape
     wealth = np.empty(challengers)
