@@ -16,12 +16,18 @@ from ztp_search.study.frozen import UNREADABLE
 from ztp_search.study.showing import PIECE, Shown, note_of, plots_of, save
 
 
-@pytest.mark.server
-@pytest.mark.parametrize("variable", ["ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB"])
-def test_a_database_server_keeps_the_same_study(variable: str) -> None:
+def url_of_server(variable: str) -> str:
+    """The test is skipped where there is none."""
     url = os.environ.get(variable)
     if not url:
         pytest.skip(f"{variable} names no database")
+    return url
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("variable", ["ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB"])
+def test_a_database_server_keeps_the_same_study(variable: str) -> None:
+    url = url_of_server(variable)
     name = f"test-{os.getpid()}-{time.time_ns()}"
     try:
         with open_study(url, name) as study:
@@ -100,9 +106,7 @@ def check_what_the_dashboard_reads(url: str, name: str, shown: Shown) -> None:
 @pytest.mark.server
 @pytest.mark.parametrize("variable", ["ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB"])
 def test_a_dashboard_waits_for_the_first_study_of_a_server(variable: str) -> None:
-    url = os.environ.get(variable)
-    if not url:
-        pytest.skip(f"{variable} names no database")
+    url = url_of_server(variable)
     name = f"ztp_empty_{os.getpid()}_{time.time_ns()}"
     empty = sa.make_url(url).set(database=name).render_as_string(hide_password=False)
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")

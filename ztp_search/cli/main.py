@@ -88,8 +88,11 @@ def _without_password(word: str) -> str:
 
 
 def _stopped(arguments: Sequence[str]) -> int:
-    word, status = how_stopped()
-    message = f"{word}; what is complete is stored. Resume with: {again(arguments)}"
+    return _unfinished(*how_stopped(), arguments)
+
+
+def _unfinished(why: str, status: int, arguments: Sequence[str]) -> int:
+    message = f"{why}; what is complete is stored. Resume with: {again(arguments)}"
     return _fail(message, status, arguments)
 
 
@@ -102,8 +105,7 @@ def _failed(error: Exception, arguments: Sequence[str]) -> int:
                 message = message.replace(word, _without_password(word))
             return _fail(message, 2, arguments)
         case OutageError():
-            message = f"{error}; what is complete is stored. Resume with: {again(arguments)}"
-            return _fail(message, 1, arguments)
+            return _unfinished(str(error), 1, arguments)
         case MachineError():
             return _fail(as_options(str(error)), 1, arguments)
         case BrokenPipeError():  # `ztp-search best | head`

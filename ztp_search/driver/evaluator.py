@@ -261,7 +261,6 @@ class Evaluator:
             self.watch.tell(Evaluated(done, completed.waiting, completed.running))
             yield completed
 
-
     def outcomes(
         self, image_set: str, configs: Mapping[str, PruningConfig | None], stage: str
     ) -> Iterator[tuple[str, Outcome]]:

@@ -91,6 +91,11 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
                 End(**counts, image_evaluations=result.image_evaluations, seconds=seconds),
                 result.study,
             )
+    return _joined(results, seconds)
+
+
+def _joined(results: list[SearchResult], seconds: float) -> SearchResult | FrontResult:
+    """Of one study what it has found, of several what all of them have."""
     return results[0] if len(results) == 1 else FrontResult(tuple(results), seconds)
 
 
@@ -103,6 +108,7 @@ def _as_stored(
         StudyError: something is missing.
     """
     results = []
+    seconds = time.monotonic() - began
     for name in settings.studies.values():
         with existing(settings.storage, name) as study:
             done = study.finished() if study is not None else 0
@@ -113,9 +119,9 @@ def _as_stored(
                     f"{redact(settings.storage)} is read-only; make the file and its folder "
                     "writable, or search in another `out` folder"
                 )
-            results.append(search_result(study, time.monotonic() - began))
+            results.append(search_result(study, seconds))
     progress.note("the study database is read-only: this is what it holds")
-    return results[0] if len(results) == 1 else FrontResult(tuple(results), results[-1].seconds)
+    return _joined(results, seconds)
 
 
 def _search(

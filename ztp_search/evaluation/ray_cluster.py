@@ -72,10 +72,10 @@ def _join_or_start(
                 "and RAY_AUTH_TOKEN unless ~/.ray/auth_token holds it"
             ) from None
         return
-    # A worker of more threads than there are cores is slow, but it is what a study may ask for.
     # Ray's client ends the process when it is told that its node has died. That is found out here
     # sooner (`what_is_lost`), and ending what is left of Ray takes seconds.
     options["_system_config"] = {"health_check_failure_threshold": MISSED_HEALTH_CHECKS}
+    # A worker of more threads than there are cores is slow, but it is what a study may ask for.
     options["num_cpus"] = max(threads * (workers or 1), os.cpu_count() or 1)
     ray.init(address="local", include_dashboard=False, **options)  # whatever RAY_ADDRESS says
 

@@ -142,8 +142,11 @@ class RayPool:
 
     @property
     def free(self) -> int:
-        present = [worker for worker in range(self.workers) if worker not in self._absent]
-        return min(present or range(self.workers), key=lambda worker: (self._load[worker], worker))
+        load = self._load
+        if 0 < len(self._absent) < self.workers:
+            load = load.copy()
+            load[list(self._absent)] = np.iinfo(load.dtype).max
+        return int(load.argmin())
 
     def hold_targets(self, image_set: str, targets: Distributions) -> None:
         self._targets[image_set] = targets

@@ -64,14 +64,15 @@ def guarded(application: WSGI, host: str, token: str | None = None, proxy: bool 
             `?token=TOKEN`, which a cookie then remembers.
         proxy: whether a proxy before it decides who comes in.
     """
-    names = {LOCALHOST, host} if is_loopback(host) and not proxy else None
+    only_here = is_loopback(host) and not proxy
 
     def door(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         asked = environ.get("HTTP_HOST", "")
-        if names is not None and not _is_here(asked, names):
+        if only_here and not is_loopback(urlsplit(f"//{asked}").hostname or ""):
             return _refuse(
                 start_response, "421 Misdirected Request",
-                f"this dashboard is on loopback and answers to {' or '.join(sorted(names))} alone",
+                "this dashboard is on loopback and answers to names of loopback alone, such as "
+                f"{LOCALHOST}",
             )  # fmt: skip
         if environ["REQUEST_METHOD"] not in READING and not _same_site(environ, asked):
             return _refuse(start_response, "403 Forbidden", "another site may change nothing here")
@@ -96,12 +97,6 @@ def guarded(application: WSGI, host: str, token: str | None = None, proxy: bool 
         return application(environ, start_response)
 
     return door
-
-
-def _is_here(asked: str, names: set[str]) -> bool:
-    """Whether a request's Host names this machine's loopback."""
-    host = urlsplit(f"//{asked}").hostname or ""
-    return host in names or is_loopback(host)
 
 
 def _same_site(environ: dict[str, Any], asked: str) -> bool:

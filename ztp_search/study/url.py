@@ -50,11 +50,11 @@ def is_read_only(storage: str) -> bool:
 
     SQLite writes beside it, too, and so do locks.
     """
-    path = sqlite_path(sa.make_url(storage))
+    path = sqlite_path(parse_url(storage))
     return (
         path is not None
         and path.is_file()
-        and not (os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK))
+        and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     )
 
 
