@@ -3,8 +3,10 @@
 import multiprocessing.connection
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import sqlalchemy as sa
@@ -114,4 +116,34 @@ def die_in_search(settings: dict[str, Any], method: str, key: str | None, nth: i
             os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(StudyDriver, method, deadly)
+    ztp_search.search(ztp_search.SearchSettings(**settings))
+
+
+def search_while_the_clock_jumps(
+    settings: dict[str, Any], jumps: Mapping[int, timedelta]
+) -> None:
+    """Search; when trials are updated for the n-th time, the wall clock is moved by so much."""
+    import ztp_search
+    import ztp_search.driver.run
+
+    real, moved = time.time, 0.0
+    time.time = lambda: real() + moved
+
+    class Moved(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.fromtimestamp(time.time(), tz)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ztp_search") and hasattr(module, "datetime"):
+            module.datetime = Moved
+    calls, sound = 0, StudyDriver.update
+
+    def update(self: StudyDriver, updates: Sequence[Update]) -> None:
+        nonlocal calls, moved
+        calls += 1
+        moved += jumps.get(calls, timedelta()).total_seconds()
+        sound(self, updates)
+
+    StudyDriver.update = update  # type: ignore[method-assign]
     ztp_search.search(ztp_search.SearchSettings(**settings))

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -178,8 +178,11 @@ class StudyDriver(StudyReader):
 
     def take_turn(self) -> None:
         """Count as the study whose driver started last; of several, the one that is worked on."""
-        started = datetime.now(UTC).isoformat(timespec="microseconds")
-        driver = {**_this_process(), "started": started}
+        started = datetime.now(UTC)
+        for before in self._database.starts().values():  # the clock may have been set back since
+            started = max(started, datetime.fromisoformat(before) + timedelta(microseconds=1))
+        text = started.isoformat(timespec="microseconds")
+        driver = {**_this_process(), "started": text}
         self._database.set_attribute(self.id, "driver", driver)
 
     def close(self) -> None:
