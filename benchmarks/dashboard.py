@@ -95,7 +95,7 @@ def fill(folder: Path, trials: int, images: int) -> None:
             wrong = generator.random(len(right)) < 0.5 * harm
             losses = 65_535 * np.clip(harm * generator.uniform(0.5, 1.5, len(right)), 0, 1)
             predictions = np.where(wrong, (right + 1) % 10, right).astype(np.int32)
-            out.append(RangeResult(predictions, 0, 0.01, losses.astype(np.uint16)))
+            out.append(RangeResult(predictions, 0, 0.01, runner.origin, losses.astype(np.uint16)))
         return out
 
     with mock.patch("ztp_search.evaluation.local_pool.evaluate_task", made_up):
