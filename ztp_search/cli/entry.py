@@ -9,6 +9,8 @@ import signal
 import sys
 from types import FrameType
 
+from ztp_search.cli.memory import limited
+
 _came: list[int] = []
 """Signals to stop. Libraries between the handler and `main` may turn what it raises into another
 KeyboardInterrupt, or into an error of their own, so what was raised does not say what came."""
@@ -28,6 +30,11 @@ def main() -> int:
         word, status = how_stopped()
         print(f"ztp-search: {word} before it began", file=sys.stderr)
         return status
+    except Exception as error:  # while what is needed to tell it better was imported
+        if (message := limited(error)) is None:
+            raise
+        print(f"ztp-search: {message}", file=sys.stderr)
+        return 2
 
 
 def was_stopped() -> bool:

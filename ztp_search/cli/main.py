@@ -17,6 +17,7 @@ from ztp_search.cli.arguments import Parser
 from ztp_search.cli.commands import COMMANDS
 from ztp_search.cli.commands.search import DESCRIPTION
 from ztp_search.cli.entry import how_stopped, was_stopped
+from ztp_search.cli.memory import limited
 from ztp_search.cli.output import as_options, json_log, silence_stdout
 from ztp_search.errors import MachineError, OutageError, ZtpError
 
@@ -98,6 +99,8 @@ def _unfinished(why: str, status: int, arguments: Sequence[str]) -> int:
 
 def _failed(error: Exception, arguments: Sequence[str]) -> int:
     """Say what went wrong; errors that are nobody's but ours are raised again."""
+    if (message := limited(error)) is not None:
+        return _fail(message, 2, arguments)
     match error:
         case ZtpError():
             message = as_options(str(error))
