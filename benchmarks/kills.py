@@ -169,7 +169,7 @@ def kill_driver(child: subprocess.Popen[str], _: Place) -> bool:
 
 
 def kill_worker(child: subprocess.Popen[str], _: Place) -> bool:
-    return _kill_one_below(child, lambda line: line.startswith(("ray::Worker", "ray::worker-")))
+    return _kill_one_below(child, lambda line: line.startswith(("ray::Worker", "ray::ztp-worker-")))
 
 
 def kill_raylet(child: subprocess.Popen[str], _: Place) -> bool:

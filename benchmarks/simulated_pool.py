@@ -38,7 +38,8 @@ from ztp_search.driver.progress import Progress, Status
 from ztp_search.driver.trials import TrialRunner
 from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.ray_cluster import connect
-from ztp_search.evaluation.ray_pool import QUEUED_PER_WORKER, RayPool
+from ztp_search.evaluation.ray_crew import QUEUED_PER_WORKER, Crew
+from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.tasks import Results, Task
 from ztp_search.objectives import Distributions
@@ -125,14 +126,14 @@ class SleepingRayPool(RayPool):
     def __init__(self, workers: int, seconds: float, labels: np.ndarray[Any, Any]) -> None:
         self._connected = connect(None, 1, None)
         self._tell = print
-        self.workers = workers
+        self._seat = None
         self.seconds = seconds
         self.busy = 0.0
         self.tasks = 0
         self.began = self.ended = 0.0
         actor = ray.remote(num_cpus=0, max_concurrency=QUEUED_PER_WORKER * SLEEPERS)(Sleepers)
         hubs = [actor.remote(SLEEPERS, seconds, labels) for _ in range(0, workers, SLEEPERS)]
-        self._actors = [
+        actors = [
             SimpleNamespace(
                 run=SimpleNamespace(remote=partial(hubs[w // SLEEPERS].run.remote, w % SLEEPERS))
             )
@@ -140,7 +141,9 @@ class SleepingRayPool(RayPool):
         ]
         ray.get([hub.__ray_ready__.remote() for hub in hubs])
         self._running = {}
-        self._load = np.zeros(workers, np.int64)
+        self._looked = time.monotonic()
+        self._crew = Crew({"num_cpus": 1}, lambda _: None)
+        self._crew.begin(actors, placed=True)
 
     def submit(self, task: Task, worker: int) -> None:
         self.began = self.began or time.perf_counter()

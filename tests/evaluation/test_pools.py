@@ -18,6 +18,7 @@ from conftest import Digits
 from helpers.running import ray_workers
 
 import ztp_search.evaluation.ray_pool
+import ztp_search.evaluation.ray_seat
 from ztp_search.errors import ConfigError, OutageError, WorkerError
 from ztp_search.evaluation import ray_cluster
 from ztp_search.evaluation.image_range import ImageRange
@@ -336,7 +337,7 @@ def test_a_cluster_that_is_gone_is_waited_for_where_it_may_come_back(
     for_good: bool, two_workers: RayPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = ztp_search.evaluation.ray_pool
-    for name in ("_connected", "_actors", "_looked", "_lost_since"):
+    for name in ("_connected", "_crew", "_looked", "_lost_since"):
         monkeypatch.setattr(two_workers, name, getattr(two_workers, name))
     monkeypatch.setattr(pool, "abandon", lambda: None)
     monkeypatch.setattr(pool, "is_of_this_process", lambda: False)
@@ -456,14 +457,14 @@ def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     said: list[Event] = []
     job = digits.job(batch_size=32)
-    with mock.patch.object(ztp_search.evaluation.ray_pool, "GROW_SECONDS", 0.0):
+    with mock.patch.object(ztp_search.evaluation.ray_seat, "BEAT_SECONDS", 0.2):
         pool = RayPool(job, None, address=cluster.address, tell=said.append)
         try:
             assert pool.workers == 1
             node = cluster.add_node(num_cpus=1)
-            while len(said) < 1:  # until the new one works too
+            while len(said) < 2:  # until the new one works too
                 assert collected(pool, SEVERAL) == expected
-            assert said == [Joined(1, 2)] and pool.workers == 2
+            assert said == [Joined(0, 1), Joined(1, 2)] and pool.workers == 2
             pool.hold_targets("search", TARGETS)
             for task in SEVERAL[:4]:
                 pool.submit(task, pool.free)
@@ -472,7 +473,7 @@ def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) 
             while came < 4:
                 came += len(pool.finished())
             assert collected(pool, SEVERAL) == expected
-            assert isinstance(said[1], Retry) and len(said) == 2
+            assert isinstance(said[2], Retry) and len(said) == 3
             assert pool.free == 0 and pool.room == 2
         finally:
             pool.close()

@@ -26,6 +26,9 @@ from ztp_search.errors import ZtpError
 MISSED_HEALTH_CHECKS = 60
 """Of a node that is this process's own, until Ray takes it for dead: three minutes."""
 
+WORKER = "ztp-worker-"
+"""What the names of workers begin with that are started early."""
+
 
 def connect(address: str | None, threads: int, workers: int | None) -> bool:
     """Join the Ray cluster at `address`, or start one here that has room for the workers.
@@ -230,16 +233,26 @@ def actor_class(**share: float) -> Any:
 
 
 def start_workers(count: int, **share: float) -> list[Any]:
-    """Workers 0 to count - 1: those that were started before, else new ones."""
+    """Workers 0 to count - 1: those that were started before, else new ones.
+
+    More of them that were started before are ended.
+    """
     actor = actor_class(**share)
-    return [
-        actor.options(name=f"worker-{index}", get_if_exists=True).remote() for index in range(count)
-    ]
+    names = [f"{WORKER}{index}" for index in range(count)]
+    for name in ray.util.list_named_actors():  # of this driver, unless its session has a namespace
+        if name.startswith(WORKER) and name not in names:
+            end_workers([ray.get_actor(name)])
+    return [actor.options(name=name, get_if_exists=True).remote() for name in names]
 
 
 def workers_of(threads: int) -> int:
     """How many workers of `threads` CPU cores each the cluster has room for."""
     return max(1, int(ray.cluster_resources().get("CPU", 0.0) / threads + 1e-9))
+
+
+def free_workers_of(threads: int) -> int:
+    """How many workers of `threads` CPU cores each can start now, beside those of others."""
+    return int(ray.available_resources().get("CPU", 0.0) / threads + 1e-9)
 
 
 def has_gpu() -> bool:
