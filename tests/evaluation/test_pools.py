@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,15 @@ from conftest import Digits
 from helpers.running import ray_workers
 
 import ztp_search.evaluation.ray_pool
-import ztp_search.evaluation.ray_seat
 from ztp_search.errors import ConfigError, OutageError, WorkerError
-from ztp_search.evaluation import ray_cluster
+from ztp_search.evaluation import ray_cluster, ray_seat
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.local_pool import LocalPool
 from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.tasks import Failure, Job, Pool, Task, evaluate_task
-from ztp_search.events import Event, Joined, Retry
+from ztp_search.events import Event, Joined, Retry, Shared
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 
 slow = pytest.mark.slow  # Ray takes seconds to start, and so does every worker
@@ -457,7 +456,7 @@ def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     said: list[Event] = []
     job = digits.job(batch_size=32)
-    with mock.patch.object(ztp_search.evaluation.ray_seat, "BEAT_SECONDS", 0.2):
+    with mock.patch.object(ray_seat, "BEAT_SECONDS", 0.2):
         pool = RayPool(job, None, address=cluster.address, tell=said.append)
         try:
             assert pool.workers == 1
@@ -477,4 +476,58 @@ def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) 
             assert pool.free == 0 and pool.room == 2
         finally:
             pool.close()
+            cluster.shutdown()
+
+
+@slow
+def test_a_pool_has_its_share_whoever_comes_goes_or_dies(
+    alone: None, digits: Digits, expected: Plain
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    ray_cluster.disconnect()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    said: list[Event] = []
+
+    def rival(name: str) -> None:
+        """Another search says that it wants a worker, and has one."""
+        ray.get(ray_seat._table().say.remote(name, "CPU", 1.0, 1, 1))
+
+    def tell(event: Event) -> None:
+        said.append(event)
+        if event == Shared(0, 2, 3):
+            ray.get(ray_seat._table().leave.remote("one"))
+
+    def until(condition: Callable[[], bool]) -> None:
+        while not condition():
+            assert collected(pool, SEVERAL) == expected
+
+    assert ray_cluster.connect(cluster.address, 1, None)
+    with mock.patch.object(ray_seat, "BEAT_SECONDS", 0.2):
+        rival("one")
+        rival("two")
+        pool = RayPool(digits.job(batch_size=32), None, address=cluster.address, tell=tell)
+        try:
+            assert said == [Shared(0, 2, 3), Shared(1, 2, 2)]
+            assert pool.workers == 1
+            said.clear()
+            until(lambda: len(said) == 3)  # the other was not heard of for a while
+            assert Shared(2, 2, 1) in said and said[-1] == Joined(1, 2)
+            for task in SEVERAL[:4]:
+                pool.submit(task, pool.free)
+            rival("three")
+            came = 0
+            while came < 4:
+                came += len(pool.finished())
+            until(lambda: len(pool.pids()) == 1)
+            ray.kill(ray_seat._table())
+            rival("three")
+            assert collected(pool, SEVERAL) == expected
+            assert said[3:] == [Shared(1, 2, 2)] and pool.workers == 1
+            ray.get(ray_seat._table().leave.remote("three"))
+            until(lambda: len(said) == 6)
+            assert said[4:] == [Shared(2, 2, 1), Joined(1, 2)]
+        finally:
+            pool.close()
+            ray_cluster.disconnect()
             cluster.shutdown()

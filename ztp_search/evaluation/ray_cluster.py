@@ -183,6 +183,8 @@ def is_of_this_process() -> bool:
 
 def end_workers(workers: Iterable[Any]) -> None:
     """End these workers, of a cluster that goes on."""
+    if not ray.is_initialized():  # Ray would start a cluster
+        return
     for worker in workers:
         with contextlib.suppress(Exception):
             ray.kill(worker)
@@ -221,15 +223,20 @@ class Worker:
     def pid(self) -> int:
         return os.getpid()
 
+    def node(self) -> str:
+        """The node that it is on, as Ray names it."""
+        return str(ray.get_runtime_context().get_node_id())
+
 
 def actor_class(**share: float) -> Any:
     """The Ray actor class of workers with this share of the machine (num_cpus or num_gpus).
 
     Ray is told not to restart them: with `max_task_retries=0`, tasks that are sent to an actor
     while Ray restarts it fail at once. `RayPool` starts a new worker in place of a dead one, and
-    gives its tasks out again.
+    gives its tasks out again. By default it would have one that takes a GPU take a core as well,
+    so that workers on cores could keep those on GPUs waiting.
     """
-    return ray.remote(max_restarts=0, max_task_retries=0, **share)(Worker)
+    return ray.remote(max_restarts=0, max_task_retries=0, **{"num_cpus": 0, **share})(Worker)
 
 
 def start_workers(count: int, **share: float) -> list[Any]:

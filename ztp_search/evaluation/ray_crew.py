@@ -38,6 +38,7 @@ class Crew:
         self.actors: list[Any] = []
         self.load = np.zeros(0, np.int64)
         self._absent: dict[int, Any] = {}  # answers that are waited for
+        self._nodes: dict[int, str] = {}  # where they are, as far as they have told
         self._leaving: set[int] = set()
         self._failed_starts: collections.Counter[int] = collections.Counter()
         self._class = actor_class(**share)
@@ -54,7 +55,7 @@ class Crew:
         for worker, actor in enumerate(actors):
             self._furnish(actor)
             if not placed:
-                self._absent[worker] = actor.pid.remote()
+                self._absent[worker] = actor.node.remote()
         self._count()
 
     @property
@@ -74,8 +75,8 @@ class Crew:
 
     @property
     def room(self) -> int:
-        """How many more tasks there are hands for."""
-        return QUEUED_PER_WORKER * max(1, self.present) - int(self.load[self._usable].sum())
+        """How many more tasks there are hands for; one in all where nobody has come yet."""
+        return (QUEUED_PER_WORKER * self.present or 1) - int(self.load[self._usable].sum())
 
     @property
     def free(self) -> int:
@@ -88,7 +89,7 @@ class Crew:
             if not ray.wait([answer], timeout=0)[0]:
                 continue
             try:
-                ray.get(answer)
+                self._nodes[worker] = ray.get(answer)
             except RayError:
                 if self.load[worker]:  # it was all there was; its tasks say what is wrong
                     del self._absent[worker]
@@ -108,9 +109,9 @@ class Crew:
             Those that had not come yet, are ended now and have tasks in hand.
         """
         surplus = max(0, self.size - size)
-        first_to_go = sorted(self._staying.tolist(), key=lambda at: (at not in self._absent, -at))
-        ended = [worker for worker in first_to_go[:surplus] if worker in self._absent]
-        self._leaving.update(first_to_go[:surplus])
+        leaving = self._first_to_go()[:surplus]
+        ended = [worker for worker in leaving if worker in self._absent]
+        self._leaving.update(leaving)
         for worker in ended:
             self._end(worker)
         self._count()
@@ -143,7 +144,7 @@ class Crew:
         """Start a worker; it is absent until it answers."""
         actor = self.actors[worker] = self._class.remote()
         self._furnish(actor)
-        self._absent[worker] = actor.pid.remote()
+        self._absent[worker] = actor.node.remote()
         self._count()
 
     def _end(self, worker: int) -> None:
@@ -151,6 +152,18 @@ class Crew:
         self.actors[worker] = None
         self._absent.pop(worker, None)
         self._leaving.discard(worker)
+
+    def _first_to_go(self) -> list[int]:
+        """Who stays now, those first that have not come; then node by node, those with fewest
+        first, so that there is room for workers that take more of a node."""
+        present = [worker for worker in self._staying.tolist() if worker not in self._absent]
+        on_node = collections.Counter(self._nodes.get(worker, "") for worker in present)
+
+        def order(worker: int) -> tuple[int, str, int]:
+            node = self._nodes.get(worker, "")
+            return on_node[node], node, -worker
+
+        return sorted(self._absent, reverse=True) + sorted(present, key=order)
 
     def _unused(self) -> int:
         if None not in self.actors:

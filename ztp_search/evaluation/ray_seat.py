@@ -25,7 +25,7 @@ BEAT_SECONDS = 2.0
 LEASE_SECONDS = 15.0
 """For how long the table believes it."""
 YOUNG_SECONDS = 3 * BEAT_SECONDS
-"""For so long a table may not have heard of all searches, and lets nobody have more than before."""
+"""For so long a table may not have heard of all searches, and tells nobody to have more."""
 ANSWER_SECONDS = 10.0
 """In which the table answers, unless it is lost."""
 
@@ -88,8 +88,8 @@ class Seat:
             except Exception:  # the table or its node died, or nothing answers: asked again
                 table = None
             else:
-                self.share = Share(*answer)
-                if self.share.workers:
+                self.share = Share(*answer) if answer else self.share
+                if self.share and self.share.workers:
                     self._placed.set()
             self._left.wait(BEAT_SECONDS)
         if table is not None and _is_connected():
@@ -107,7 +107,7 @@ class Table:
 
     def say(
         self, search: str, resource: str, need: float, most: int | None, held: int | None
-    ) -> tuple[int, int, int]:
+    ) -> tuple[int, int, int] | None:
         """A search wants so many workers.
 
         Args:
@@ -116,7 +116,7 @@ class Table:
             held: the share that it was told last; None where this is the first time.
 
         Returns:
-            What a `Share` is made of.
+            What a `Share` is made of; None where it is not known yet whether it may have more.
         """
         now = time.monotonic()
         self._claims[search] = resource, Demand(need, most), bool(held), now + LEASE_SECONDS
@@ -130,8 +130,8 @@ class Table:
         nodes = what_nodes_have(resource)
         shares = fair_shares(tuple(self._claims[name][1] for name in rivals), nodes)
         workers = shares[rivals.index(search)]
-        if held is not None and now < self._born + YOUNG_SECONDS:
-            workers = min(workers, held)
+        if held is not None and workers > held and now < self._born + YOUNG_SECONDS:
+            return None
         return workers, room_for(need, nodes), len(rivals)
 
     def leave(self, search: str) -> None:
