@@ -23,16 +23,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import numpy as np
 import psutil
 from common import record
+from made_up import made_up_results
 from playwright.sync_api import sync_playwright
 
 import ztp_search
-from ztp_search.evaluation.model_runner import RangeResult
-from ztp_search.evaluation.tasks import Results, Task, evaluate_task
 
 STUDY = "benchmark"
 DRAWN = "() => document.querySelectorAll('.points path').length > 100"
@@ -81,24 +78,7 @@ def main() -> None:
 
 def fill(folder: Path, trials: int, images: int) -> None:
     """A study of so many trials, which differ by what their first pruning layer takes out."""
-    unpruned: dict[Any, Any] = {}
-
-    def made_up(runner: Any, task: Task) -> Results:
-        if None in task.configs:
-            return evaluate_task(runner, task)
-        if task.images not in unpruned:
-            unpruned[task.images] = runner.run([None], task.images)[0].predictions
-        right, out = unpruned[task.images], []
-        for config in filter(None, task.configs):
-            generator = np.random.default_rng([*config.digest().encode(), task.images.start])
-            harm = 0.5 * (1 - config.layers[0].retention) + 0.05 * generator.random()
-            wrong = generator.random(len(right)) < 0.5 * harm
-            losses = 65_535 * np.clip(harm * generator.uniform(0.5, 1.5, len(right)), 0, 1)
-            predictions = np.where(wrong, (right + 1) % 10, right).astype(np.int32)
-            out.append(RangeResult(predictions, 0, 0.01, losses.astype(np.uint16)))
-        return out
-
-    with mock.patch("ztp_search.evaluation.local_pool.evaluate_task", made_up):
+    with made_up_results():
         ztp_search.search(
             ztp_search.SearchSettings(
                 space="digits", budget="50%", trials=trials, images=images, holdout=1_000,

@@ -22,7 +22,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from typing import Any
 
 import psutil
 from common import record
+from postgres import Server
 
 from ztp_search.errors import StudyError
 
@@ -119,48 +119,6 @@ class Place:
     def close(self) -> None:
         if self.server is not None:
             self.server.kill()
-
-
-class Server:
-    """A PostgreSQL server of its own."""
-
-    def __init__(self, out: Path) -> None:
-        self._bin = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
-        self._data = out / "postgres"
-        self._data.mkdir()
-        self._as = []
-        if os.geteuid() == 0:  # as whom it refuses to run
-            out.parent.chmod(0o755)
-            shutil.chown(self._data, "postgres")
-            self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.url = f"postgresql+psycopg://ztp@127.0.0.1:{self._port}/postgres"
-        self._run("initdb", "-D", str(self._data), "-U", "ztp", "--auth=trust")
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [*self._as, str(self._bin / "postgres"), "-D", str(self._data), "-p", str(self._port),
-             "-h", "127.0.0.1", "-k", ""],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        ready = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
-        while subprocess.run(ready).returncode:
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        below = psutil.Process(self._process.pid).children(recursive=True)
-        for each in [self._process, *below]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-        self._process.wait()
-        psutil.wait_procs(below)
-
-    def _run(self, name: str, *arguments: str) -> None:
-        subprocess.run([*self._as, str(self._bin / name), *arguments], check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
 
 
 def kill_driver(child: subprocess.Popen[str], _: Place) -> bool:

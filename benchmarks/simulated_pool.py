@@ -37,6 +37,7 @@ from ztp_search.driver.evaluator import Evaluator
 from ztp_search.driver.progress import Progress, Status
 from ztp_search.driver.trials import TrialRunner
 from ztp_search.evaluation.model_runner import RangeResult
+from ztp_search.evaluation.origin import Origin
 from ztp_search.evaluation.ray_cluster import connect
 from ztp_search.evaluation.ray_crew import QUEUED_PER_WORKER, Crew
 from ztp_search.evaluation.ray_pool import RayPool
@@ -52,6 +53,7 @@ from ztp_search.study import StudyDriver
 
 CLASSES = 10
 BATCH_SIZE = 64
+ORIGIN = Origin("simulated", "fp32", BATCH_SIZE)
 SLEEPERS = 128
 """Workers of one process."""
 
@@ -166,7 +168,7 @@ def results_of(task: Task, labels: np.ndarray[Any, Any], seconds: float) -> Resu
         right = labels[task.images.start : task.images.stop]
         predictions = np.where(wrong, -1, right).astype(np.int32)
         losses = np.where(wrong, 30_000, generator.integers(0, 3_000, len(wrong)))
-        out.append(RangeResult(predictions, 0, seconds, losses.astype(np.uint16)))
+        out.append(RangeResult(predictions, 0, seconds, ORIGIN, losses.astype(np.uint16)))
     return out
 
 

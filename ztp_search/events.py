@@ -338,6 +338,25 @@ class Restarted(Decision):
 
 
 @dataclass(frozen=True, slots=True)
+class Halved(Decision):
+    """A worker has run out of memory, and takes fewer images per forward from now on.
+
+    asked: the study's images per forward.
+    """
+
+    name: ClassVar[str] = "halved"
+    batch_size: int
+    asked: int
+
+    @property
+    def note(self) -> str:
+        return (
+            f"memory is short: batches of {self.batch_size} in place of {self.asked} images; "
+            "results may differ in their last bits"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Outage(Decision):
     """The study database is away, and is waited for. patience: seconds."""
 
@@ -401,5 +420,5 @@ class Best(Measure):
 
 DECISIONS: tuple[type[Decision], ...] = (
     Begin, Unpruned, Cohort, Exhausted, Sampled, Rung, Pruned, Complete, Failed, Finalists,
-    Confirmed, Winner, End, Retry, Joined, Shared, Restarted, Outage, Back,
+    Confirmed, Winner, End, Retry, Joined, Shared, Restarted, Halved, Outage, Back,
 )  # fmt: skip

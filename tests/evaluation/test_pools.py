@@ -23,6 +23,7 @@ from ztp_search.evaluation import ray_cluster, ray_seat
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.local_pool import LocalPool
 from ztp_search.evaluation.model_runner import RangeResult
+from ztp_search.evaluation.origin import Origin
 from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.tasks import Failure, Job, Pool, Task, evaluate_task
@@ -125,10 +126,17 @@ class Held:
 class Fake:
     """A model runner that runs out of memory at first; predicts how many layers there are.
 
-    lacks: how often it does, and how that is said. refused: so many layers do not fit.
+    lacks: how often it does, and how that is said. refused: so many layers do not fit. fits: so
+    many images at a time are what there is memory for, said by `lacking`.
     """
 
-    def __init__(self, *lacks: Exception, refused: int = -1) -> None:
+    lacking: type[Exception] = MemoryError
+
+    def __init__(
+        self, *lacks: Exception, refused: int = -1, batch_size: int = 1, fits: int = 1
+    ) -> None:
+        self.batch_size = batch_size
+        self.fits = fits
         self.lacks = list(lacks)
         self.refused = refused
         self.log: list[Any] = []
@@ -145,8 +153,16 @@ class Fake:
             raise self.lacks.pop(0)
         if self.refused in numbers:
             raise ConfigError(f"{self.refused} does not fit")
+        if self.batch_size > self.fits:
+            raise self.lacking(f"{self.batch_size} images do not fit")
         ones = np.ones(len(images), np.int32)
-        return [RangeResult(number * ones, number, 0.5) for number in numbers]
+        origin = Origin("fake", "fp32", self.batch_size)
+        return [RangeResult(number * ones, number, 0.5, origin) for number in numbers]
+
+    def halve_batches(self) -> bool:
+        self.batch_size //= 2
+        self.log.append(self.batch_size)
+        return self.batch_size > 0
 
     def clear_cache(self) -> None:
         self.log.append("clear_cache")
@@ -192,9 +208,21 @@ def test_lack_of_memory_is_tried_once_more_and_then_one_by_one(error: type[Excep
     assert evaluated(twice, task_of(2, 1)) == [([2, 2, 2], 2), ([1, 1, 1], 1)]
     assert twice.log == [[2, 1], "clear_cache", [2, 1], "clear_cache", [2], [1]]
     always = Fake(*[error("16 GiB\nasked for")] * 6)
-    assert evaluated(always, task_of(2, 1)) == [Failure("16 GiB", out_of_memory=True)] * 2
+    failure = Failure("out of memory on one image: 16 GiB", out_of_memory=True)
+    assert evaluated(always, task_of(2, 1)) == [failure] * 2
     silent = Fake(error(), error())
-    assert evaluated(silent, task_of(2)) == [Failure("out of memory", out_of_memory=True)]
+    failure = Failure("out of memory on one image: out of memory", out_of_memory=True)
+    assert evaluated(silent, task_of(2)) == [failure]
+
+
+def test_batches_are_halved_until_they_fit_and_stay_so() -> None:
+    fake = Fake(batch_size=50, fits=13)
+    (result,) = evaluate_task(fake, task_of(2))
+    assert isinstance(result, RangeResult) and result.origin.batch_size == 12
+    assert fake.log == [[2], "clear_cache", [2], "clear_cache", 25, [2], "clear_cache", 12, [2]]
+    fake.log.clear()
+    assert evaluated(fake, task_of(3, 1)) == [([3, 3, 3], 3), ([1, 1, 1], 1)]
+    assert fake.log == [[3, 1]]
 
 
 def test_what_pytorch_says_where_a_cpu_lacks_memory_is_understood() -> None:

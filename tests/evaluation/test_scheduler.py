@@ -17,6 +17,7 @@ from ztp_search.errors import WorkerError
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.local_pool import LocalPool
 from ztp_search.evaluation.model_runner import RangeResult
+from ztp_search.evaluation.origin import Origin
 from ztp_search.evaluation.scheduler import (
     RANGE_IMAGES,
     TASK_IMAGES,
@@ -28,6 +29,7 @@ from ztp_search.evaluation.tasks import Failure, Pool, Results, Task
 from ztp_search.evaluation.work_queue import Key
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 
+ORIGIN = Origin("made up", "fp32", 64)
 Configs = dict[Key, PruningConfig | None]
 Plain = tuple[list[int], int, float] | Failure
 
@@ -39,7 +41,8 @@ def predicted(number: int, image: int) -> int:
 def result_of(number: int, start: int, stop: int) -> RangeResult:
     """What a configuration gives on a block: two numbers in 64 are fallbacks, 1/8 s an image."""
     predictions = np.array([predicted(number, image) for image in range(start, stop)], np.int32)
-    return RangeResult(predictions, int((predictions % 64 < 2).sum()), (stop - start) / 8)
+    fallbacks = int((predictions % 64 < 2).sum())
+    return RangeResult(predictions, fallbacks, (stop - start) / 8, ORIGIN)
 
 
 @dataclass

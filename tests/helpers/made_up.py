@@ -59,7 +59,10 @@ def made_up_search(out: Path, *, tasks: int | None = None, **changes: Any) -> No
             losses = 65_535 * np.clip(harm * rng.uniform(0.5, 1.5, len(task.images)), 0, 1)
             predictions = np.where(wrong, (right + 1) % 10, right).astype(np.int32)
             results.append(
-                RangeResult(predictions, 0, 0.01, losses.astype(np.uint16) if compared else None)
+                RangeResult(
+                    predictions, 0, 0.01, runner.origin,
+                    losses.astype(np.uint16) if compared else None,
+                )  # fmt: skip
             )
         return results
 

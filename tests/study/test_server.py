@@ -1,7 +1,9 @@
 """A study on a database server: as on SQLite, with a lock across hosts."""
 
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -22,6 +24,31 @@ def url_of_server(variable: str) -> str:
     if not url:
         pytest.skip(f"{variable} names no database")
     return url
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("variable", ["ZTP_TEST_POSTGRES", "ZTP_TEST_MARIADB"])
+def test_drivers_that_come_first_at_the_same_time_create_the_tables_once(variable: str) -> None:
+    url = sa.make_url(url_of_server(variable))
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    empty = f"ztp_empty_{os.getpid()}_{time.time_ns()}"
+    ready = threading.Barrier(6)
+
+    def come_first(number: int) -> int:
+        ready.wait()
+        name = url.set(database=empty).render_as_string(hide_password=False)
+        with open_study(name, f"study-{number}") as study:
+            start(study, 0)
+            return len(study.trials())
+
+    with engine.connect() as server:
+        server.execute(sa.text(f"CREATE DATABASE {empty}"))
+        try:
+            with ThreadPoolExecutor(6) as drivers:
+                assert list(drivers.map(come_first, range(6))) == [1] * 6
+        finally:
+            server.execute(sa.text(f"DROP DATABASE {empty}"))
+    engine.dispose()
 
 
 @pytest.mark.server

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ztp_search.driver.evaluator import Evaluator, failure_error
+from ztp_search.driver.evaluator import Evaluator
 from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.scheduler import Configs, Outcome
@@ -86,7 +86,6 @@ class Cohort:
             results were stored.
 
         Raises:
-            ZtpError: a configuration needs more memory than there is.
             WorkerError: workers are lost for good.
         """
         for wave in waves:
@@ -146,8 +145,6 @@ class Cohort:
     def _take(self, trial: RacingTrial, rung: int, outcome: Outcome | Failure) -> Update:
         """Take in what a trial gave on a rung, and say what is stored of it."""
         if isinstance(outcome, Failure):
-            if outcome.out_of_memory:
-                raise failure_error(outcome, f"trial {trial.number}")
             return self._fail(trial, outcome.reason)
         if broken := self._not_finite(trial, outcome):
             return self._fail(trial, f"outputs that are no finite numbers, on {broken} images")

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ztp_search.driver.evaluator import Evaluator
+from ztp_search.evaluation.origin import origins_to_json
 from ztp_search.evaluation.scheduler import Outcome
 from ztp_search.events import Confirmed, Unpruned
 from ztp_search.pruning.budget import Budget
@@ -128,7 +129,7 @@ def confirm_finalists(
             correct = unpack_bits(record["correct"], holdout["images"])
             holdout["candidates"][digest] = _record(
                 evaluator.objective.name, correct, against
-            ) | {"agreement": record["agreement"]}
+            ) | {name: record[name] for name in ("agreement", "origins") if name in record}
             study.set_attribute("holdout", holdout)
             candidate = holdout["candidates"][digest]
             _tell(evaluator, "finalist", numbers[digest], holdout["images"], candidate)
@@ -165,7 +166,10 @@ def _finalist(
     correct = evaluator.score("holdout", outcome.predictions)
     record = _record(evaluator.objective.name, correct, against)
     unpruned = evaluator.unpruned("holdout")
-    return record | {"agreement": accuracy(outcome.predictions == unpruned)}
+    return record | {
+        "agreement": accuracy(outcome.predictions == unpruned),
+        "origins": origins_to_json(outcome.origins),
+    }
 
 
 def _record(objective: str, correct: Correct, against: Mapping[str, Correct]) -> dict[str, Any]:

@@ -23,11 +23,12 @@ from ztp_search.driver.unpruned_cache import (
 from ztp_search.driver.watch import Watch
 from ztp_search.errors import DataError, WorkerError, ZtpError
 from ztp_search.evaluation.image_range import ImageRange
+from ztp_search.evaluation.origin import Origins
 from ztp_search.evaluation.pools import open_metrics, open_pool
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.scheduler import Completed, Configs, Outcome, Scheduler
 from ztp_search.evaluation.tasks import Failure, Job, Pool
-from ztp_search.events import Evaluated
+from ztp_search.events import Evaluated, Halved
 from ztp_search.objectives import (
     OBJECTIVES,
     SIGNALS,
@@ -116,6 +117,7 @@ class Evaluator:
         image_evaluations: images times configurations evaluated so far, the unpruned model
             included.
         watch: told of what happens.
+        batch_size: the least images per forward that any result comes from, where memory is short.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Evaluator:
         self.progress = progress
         self.geometry = geometry_of(loaded.model)
         self.image_evaluations = 0
+        self.batch_size = runtime.batch_size
         self.watch = Watch(progress)
         self._unpruned: dict[str, Predictions] = {}
         self._holds_targets = False
@@ -259,7 +262,24 @@ class Evaluator:
             self.image_evaluations += completed.image_evaluations
             done = completed.image_evaluations
             self.watch.tell(Evaluated(done, completed.waiting, completed.running))
+            for outcome in completed.outcomes.values():
+                if isinstance(outcome, Outcome) and self.remember(outcome.origins):
+                    self.watch.tell(Halved(self.batch_size, self.runtime.batch_size))
             yield completed
+
+    def remember(self, origins: Origins) -> bool:
+        """Take note of where memory is short, for workers that are yet to be started.
+
+        origins: of results.
+
+        Returns:
+            Whether some come from fewer images per forward than any before.
+        """
+        least = min((origin.batch_size for origin in origins), default=self.batch_size)
+        shorter = least < self.batch_size
+        if shorter:
+            self.batch_size = least
+        return shorter
 
     def outcomes(
         self, image_set: str, configs: Mapping[str, PruningConfig | None], stage: str
@@ -302,6 +322,7 @@ class Evaluator:
             objective=self.objective.name,
             cache_bytes=self.workers.cache_bytes,
             distributions=self.signal.soft,
+            batch_size=self.batch_size,
         )
 
 
@@ -312,7 +333,7 @@ def failure_error(failure: Failure, what: str) -> Exception:
     """
     if failure.out_of_memory:
         return ZtpError(
-            f"{what} needs more memory than the device has ({failure.reason}); "
-            "use half the `batch_size`, and another `study` name"
+            f"{what} needs more memory than the device has ({failure.reason}); use a device with "
+            "more, or fewer workers at a time"
         )
     return WorkerError(f"{what} cannot be evaluated: {failure.reason}")

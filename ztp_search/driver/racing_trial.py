@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ztp_search.evaluation.origin import Origins, joined, origins_from_json, origins_to_json
 from ztp_search.evaluation.scheduler import Outcome
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.racing import NOTHING, Correct, Results, estimate, paired_difference
@@ -27,6 +28,7 @@ class RacingTrial:
         results: of the images seen.
         fallbacks: images for which the head filter left no head.
         seconds: of forward passes.
+        origins: of how many images the results come from where.
     """
 
     number: int
@@ -38,6 +40,7 @@ class RacingTrial:
     results: Results = NOTHING
     fallbacks: int = 0
     seconds: float = 0.0
+    origins: Origins = field(default_factory=dict)
 
     @classmethod
     def from_stored(cls, stored: StoredTrial) -> RacingTrial:
@@ -52,6 +55,7 @@ class RacingTrial:
             )
             trial.fallbacks = round(stored.attrs["fallback_share"] * images)
             trial.seconds = stored.attrs["evaluation_seconds"]
+            trial.origins = origins_from_json(stored.attrs.get("origins", ()))
             trial.value = stored.rungs[images] if stored.value is None else stored.value
             trial.sampler_value = _sampler_value(
                 trial.results, trial.value, stored.attrs["standard_error"]
@@ -83,6 +87,7 @@ class RacingTrial:
         self.results = results = self.results.then(Results(correct, outcome.losses))
         self.fallbacks += outcome.fallbacks
         self.seconds += outcome.seconds
+        self.origins = joined([self.origins, outcome.origins])
         images = self.images_seen
         estimated = estimate(results.correct, unpruned)
         difference = paired_difference(results.correct, unpruned[:images])
@@ -95,6 +100,7 @@ class RacingTrial:
             "minus_unpruned_ci95": list(difference.interval),
             "fallback_share": self.fallbacks / images,
             "evaluation_seconds": self.seconds,
+            "origins": origins_to_json(self.origins),
             "correct": pack(results.correct),
         }
         if results.losses is not None:

@@ -17,6 +17,7 @@ from ztp_search.driver.known import known_configs
 from ztp_search.driver.progress import Status
 from ztp_search.driver.racing_trial import RacingTrial
 from ztp_search.errors import WorkerError
+from ztp_search.evaluation.origin import joined
 from ztp_search.events import Best, Exhausted, Sampled
 from ztp_search.events import Cohort as Planned
 from ztp_search.pruning.cost import cost_dict, flops
@@ -92,6 +93,7 @@ class TrialRunner:
             REFINE: Refine(decoder, seed, proposed),
         }
         self.stored = {trial.number: RacingTrial.from_stored(trial) for trial in study.trials()}
+        evaluator.remember(joined(trial.origins for trial in self.stored.values()))
         self.complete: dict[int, Results] = {}
         self.best: tuple[int, float] | None = None
         self.finished = 0
@@ -103,7 +105,6 @@ class TrialRunner:
         """Run until all trials that are asked for are finished, or time is up.
 
         Raises:
-            ZtpError: a configuration needs more memory than there is.
             WorkerError: workers are lost for good, or too many trials failed.
         """
         for plan in self._cohorts():

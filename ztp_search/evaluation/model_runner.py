@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ztp_search.backbones import ActivationCache, pruner_of
 from ztp_search.data import normalise
 from ztp_search.evaluation.image_range import ImageRange
+from ztp_search.evaluation.origin import Origin, origin_of
 from ztp_search.evaluation.runtime import DTYPES, Runtime
 from ztp_search.objectives import Distributions, Objective, Predictions
 from ztp_search.objectives.signals import distribution, losses
@@ -52,6 +53,7 @@ class RangeResult:
         fallbacks: images for which the head filter left no head in some pruning layer.
         seconds: time of loading and forward passes on the device that does them. Blocks that
             several configurations share count for the first of them.
+        origin: what the results come from.
         losses: where the runner has targets for these images, (images,).
         distributions: of the unpruned model, where they are asked for, (images, classes).
     """
@@ -59,6 +61,7 @@ class RangeResult:
     predictions: Predictions
     fallbacks: int
     seconds: float
+    origin: Origin
     losses: Losses | None = None
     distributions: Distributions | None = None
 
@@ -76,8 +79,10 @@ class ModelRunner:
         distributions: whether the unpruned model's output distributions are kept.
         cache_bytes: how much of the activations that configurations share is kept from one `run`
             to the next.
+        batch_size: images per forward where memory is short; None: the runtime's.
 
     Attributes:
+        origin: what results come from; of as many images per forward as there was memory for.
         targets: what outputs are compared with, by name of the image set; see `signals.losses`.
     """
 
@@ -91,8 +96,10 @@ class ModelRunner:
         objective: Objective,
         cache_bytes: int = 0,
         distributions: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         self.runtime = runtime
+        self.origin = origin_of(runtime, batch_size or runtime.batch_size)
         self.images = images
         self.mean, self.std = tuple(mean), tuple(std)
         self.dtype = DTYPES[runtime.precision]
@@ -123,7 +130,7 @@ class ModelRunner:
         loading: list[tuple[Any, Any]] = []
         spans: list[list[tuple[Any, Any]]] = [[] for _ in configs]
         with torch.inference_mode():
-            for batch in images.split(self.runtime.batch_size):
+            for batch in images.split(self.origin.batch_size):
                 began = clock.now()
                 activations = self._activations(batch)
                 targets = self._targets(batch)
@@ -152,6 +159,7 @@ class ModelRunner:
                     _array(readings[index], np.int32),
                     int(torch.stack(fallbacks[index]).sum()) if fallbacks[index] else 0,
                     shared + sum(clock.between(*span) for span in spans[index]),
+                    self.origin,
                     _array(soft[index], np.uint16) if soft[index] else None,
                     _array(whole[index], np.float32) if whole[index] else None,
                 )
@@ -166,6 +174,15 @@ class ModelRunner:
     def clear_cache(self) -> None:
         """Give back all memory that is kept for the next `run`."""
         self._batches.clear()
+        if self.runtime.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def halve_batches(self) -> bool:
+        """Take half as many images per forward from now on; False where it is one already."""
+        half = self.origin.batch_size // 2
+        if half:
+            self.origin = replace(self.origin, batch_size=half)
+        return half > 0
 
     def _activations(self, batch: ImageRange) -> ActivationCache:
         """The batch, as far through the blocks as earlier configurations have taken it."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.model_runner import RangeResult
+from ztp_search.evaluation.origin import Origins, joined
 from ztp_search.evaluation.tasks import Failure, Pool, Task
 from ztp_search.evaluation.work_queue import Key, WorkQueue
 from ztp_search.objectives import Distributions, Predictions
@@ -42,6 +43,7 @@ class Outcome:
         predictions: what the objective reads off the logits, (images,).
         fallbacks: images for which the head filter left no head.
         seconds: of forward passes, over all workers.
+        origins: of how many images the results come from where.
         losses: how far outputs are from their targets, (images,), where workers have any.
         distributions: the unpruned model's outputs, (images, classes), where it was evaluated.
     """
@@ -49,6 +51,7 @@ class Outcome:
     predictions: Predictions
     fallbacks: int
     seconds: float
+    origins: Origins
     losses: Losses | None = None
     distributions: Distributions | None = None
 
@@ -195,6 +198,7 @@ def _joined(results: Mapping[int, RangeResult]) -> Outcome:
         np.concatenate([result.predictions for result in ordered]),
         sum(result.fallbacks for result in ordered),
         sum(result.seconds for result in ordered),
+        joined({result.origin: len(result.predictions)} for result in ordered),
         _concatenated([result.losses for result in ordered]),
         _concatenated([result.distributions for result in ordered]),
     )

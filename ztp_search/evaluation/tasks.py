@@ -67,6 +67,7 @@ class Job:
         cache_bytes: memory of every worker for activations that configurations share; None is
             CACHE_BYTES, or less where workers share little memory.
         distributions: whether the unpruned model's output distributions are returned.
+        batch_size: images per forward where memory is known to be short; None: the runtime's.
     """
 
     model: nn.Module
@@ -77,6 +78,7 @@ class Job:
     objective: str
     cache_bytes: int | None = 0
     distributions: bool = False
+    batch_size: int | None = None
 
     def model_runner(
         self, images: Mapping[str, np.ndarray[Any, Any]] | None = None
@@ -87,6 +89,7 @@ class Job:
         return ModelRunner(
             self.model, images, self.mean, self.std, self.runtime, OBJECTIVES[self.objective],
             CACHE_BYTES if self.cache_bytes is None else self.cache_bytes, self.distributions,
+            self.batch_size,
         )  # fmt: skip
 
 
@@ -127,10 +130,12 @@ def evaluate_task(runner: ModelRunner, task: Task) -> Results:
 
     Where memory runs out, the task is tried once more after the cached activations have been
     given back. Where that fails too, or a configuration does not fit the model, the configurations
-    are evaluated one at a time.
+    are evaluated one at a time. One that lacks memory on its own is given half the images per
+    forward, and so is whatever this runner evaluates after it.
     """
-    reason = ""
-    for _ in range(2):
+    tries = 0
+    while True:
+        tries += 1
         try:
             return runner.run(task.configs, task.images)
         except ZtpError as error:
@@ -142,9 +147,12 @@ def evaluate_task(runner: ModelRunner, task: Task) -> Results:
                 raise
             reason = str(error).splitlines()[0] if str(error) else "out of memory"
         runner.clear_cache()  # out here, as the error's traceback holds on to tensors
-    else:
-        if len(task.configs) == 1:
-            return [Failure(reason, out_of_memory=True)]
+        if tries == 1:
+            continue
+        if len(task.configs) > 1:
+            break
+        if not runner.halve_batches():
+            return [Failure(f"out of memory on one image: {reason}", out_of_memory=True)]
     return [
         evaluate_task(runner, replace(task, keys=(key,), configs=(config,)))[0]
         for key, config in zip(task.keys, task.configs, strict=True)

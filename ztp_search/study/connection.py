@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,12 +61,13 @@ class Database:
         """Connect, and create the file and the tables where there are none yet."""
         url = parse_url(storage)
         path = sqlite_path(url)
+        options = _options(url, path, WAL)
         with explained(url):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             # Two that come first at the same time would both create the tables.
-            with nullcontext() if path is None else table_lock(path):
-                return cls(url, _optuna_storage(url, _options(url, path, WAL), create=True))
+            with table_lock(url, options):
+                return cls(url, _optuna_storage(url, options, create=True))
 
     @classmethod
     def find(cls, storage: str) -> Database | None:

@@ -8,11 +8,11 @@ server's own, and holds across hosts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
@@ -20,9 +20,24 @@ from filelock import FileLock, Timeout
 from ztp_search.study.url import sqlite_path
 
 
-def table_lock(database: Path) -> AbstractContextManager[object]:
-    """Waits for, and holds, the right to create the tables of an SQLite database."""
-    return _file_lock(f"{database}.lock")
+@contextmanager
+def table_lock(url: sa.URL, options: dict[str, Any]) -> Iterator[None]:
+    """Waits for, and holds, the right to create the tables of a database.
+
+    options: of an engine that connects to it.
+    """
+    database = sqlite_path(url)
+    if database is not None:
+        with _file_lock(f"{database}.lock"):
+            yield
+        return
+    engine = sa.create_engine(url, **options)
+    try:
+        with engine.connect() as connection:
+            _ask(connection, url, "tables", wait=True)
+            yield
+    finally:
+        engine.dispose()  # which ends the connection, and the lock with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +69,10 @@ def take_study_lock(url: sa.URL, engine: sa.Engine, study: int) -> StudyLock | N
     return _take_server_lock(url, engine, study)
 
 
+FOREVER = 3600
+"""Seconds: MariaDB wants a number."""
+
+
 def _file_lock(path: str) -> FileLock:
     # Any thread may release it. A file system that cannot lock is an error: the file that would
     # stand in for a lock outlives its process.
@@ -74,18 +93,27 @@ def _take_server_lock(url: sa.URL, engine: sa.Engine, study: int) -> StudyLock |
 
     So no pooler may share connections between transactions.
     """
-    digest = hashlib.sha256(f"ztp-search {url.database} {study}".encode()).digest()
-    key = int.from_bytes(digest[:8], "big", signed=True)
-    mysql = url.get_backend_name() == "mysql"
-    query = sa.text(f"SELECT {'GET_LOCK(:key, 0)' if mysql else 'pg_try_advisory_lock(:key)'}")
     with ExitStack() as held:
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         held.callback(connection.close)
         connection.detach()  # closing ends it, instead of giving it back to the pool with its lock
-        # MariaDB names locks by text alone.
-        if not connection.scalar(query, {"key": str(key) if mysql else key}):
+        if not _ask(connection, url, str(study), wait=False):
             return None
         return StudyLock(held.pop_all().close, partial(_answers, connection))
+
+
+def _ask(connection: sa.Connection, url: sa.URL, name: str, wait: bool) -> bool:
+    """Ask a server for a lock; whether it is had. wait: until it is."""
+    digest = hashlib.sha256(f"ztp-search {url.database} {name}".encode()).digest()
+    key = int.from_bytes(digest[:8], "big", signed=True)
+    if url.get_backend_name() == "mysql":  # MariaDB, too, names locks by text alone
+        seconds = FOREVER if wait else 0
+        query = sa.text("SELECT GET_LOCK(:key, :seconds)")
+        return bool(connection.scalar(query, {"key": str(key), "seconds": seconds}))
+    if wait:
+        connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": key})
+        return True
+    return bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": key}))
 
 
 def _answers(connection: sa.Connection) -> bool:
