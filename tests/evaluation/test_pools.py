@@ -408,6 +408,12 @@ def test_a_configuration_that_does_not_fit_fails_alone(
 
 
 @slow
+def test_a_ray_of_its_own_is_shared_with_nobody(two_workers: RayPool) -> None:
+    named = ray.util.list_named_actors(all_namespaces=True)
+    assert {each["namespace"] for each in named}.isdisjoint({ray_seat.NAMESPACE})
+
+
+@slow
 def test_workers_map_the_images_and_do_not_copy_them(two_workers: RayPool, digits: Digits) -> None:
     for pid in two_workers.pids():
         mapped = Path(f"/proc/{pid}/maps").read_text()
@@ -555,6 +561,8 @@ def test_a_pool_has_its_share_whoever_comes_goes_or_dies(
             ray.get(ray_seat._table().leave.remote("three"))
             until(lambda: len(said) == 6)
             assert said[4:] == [Shared(2, 2, 1), Joined(1, 2)]
+            pool.close()
+            assert not ray.util.list_named_actors(all_namespaces=True)  # the table went with it
         finally:
             pool.close()
             ray_cluster.disconnect()
