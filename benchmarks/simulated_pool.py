@@ -166,7 +166,7 @@ def results_of(task: Task, labels: np.ndarray[Any, Any], seconds: float) -> Resu
         generator = np.random.default_rng([number, task.images.start])
         wrong = generator.random(len(task.images)) < 0.05 + 0.1 * ((number * 37 % 100) / 100)
         right = labels[task.images.start : task.images.stop]
-        predictions = np.where(wrong, -1, right).astype(np.int32)
+        predictions = np.where(wrong, (right + 1) % CLASSES, right).astype(np.int32)
         losses = np.where(wrong, 30_000, generator.integers(0, 3_000, len(wrong)))
         out.append(RangeResult(predictions, 0, seconds, ORIGIN, losses.astype(np.uint16)))
     return out
@@ -257,7 +257,7 @@ def simulate(
         )  # fmt: skip
         settings: Any = SimpleNamespace(
             trials=trials, refine=0, sampler="monte-carlo", racing=racing, candidates=5,
-            enqueued={}, sources=SimpleNamespace(seed=0),
+            enqueued={}, sources=SimpleNamespace(seed=0), max_failures=None,
         )  # fmt: skip
         first = first_rung(BATCH_SIZE, losses=True, on_cpu=False)
         rungs = RACING[racing].rungs(images, first)
