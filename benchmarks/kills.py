@@ -206,7 +206,7 @@ def killed_again_and_again(
         with started(place.command) as child:
             while child.poll() is None and time.monotonic() < limit:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(chance.uniform(0.0, whole))
+                    child.wait(chance.uniform(0.0, whole / 2))
                 if child.poll() is None and made < most and kill(child, place):
                     made += 1
                     if kill is kill_driver:
