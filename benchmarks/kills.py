@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ SEARCH = {
     "space": "digits", "budget": "50%", "trials": "48", "images": "256", "holdout": "128",
     "batch-size": "32", "precision": "fp32", "candidates": "3", "study": "s", "speed-repeats": "1",
 }  # fmt: skip
-NOT_COMPARED = {"evaluation_seconds"}
+NOT_COMPARED = {"evaluation_seconds", "image_evaluations"}
+"""Seconds, and how often images were evaluated: what a killed driver has evaluated of the unpruned
+model lies on disk, stored or not."""
 PATIENCE = 600.0
 """Seconds after which a search that has not ended counts as not survived."""
 DOWN_SECONDS = 3.0
@@ -91,11 +93,16 @@ def evidence(storage: str) -> dict[str, Any]:
     return {
         "trials": [
             (each.number, each.state, each.value, each.config.digest(),
-             {name: v for name, v in each.attrs.items() if name not in NOT_COMPARED})
+             compared(each.attrs))
             for each in trials
         ],
-        **{name: attributes.get(name) for name in ("holdout", "scores", "cohorts", "reference")},
+        **{name: compared(attributes.get(name)) for name in ("holdout", "reference")},
+        **{name: attributes.get(name) for name in ("scores", "cohorts")},
     }  # fmt: skip
+
+
+def compared(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: v for name, v in (record or {}).items() if name not in NOT_COMPARED}
 
 
 # ---- what is killed ------------------------------------------------------------------------

@@ -495,7 +495,7 @@ def _run(settings: SearchSettings, progress: Progress) -> SearchResult | FrontRe
 
     check_engines(settings.engines)
     asked = resolved(settings)
-    with early_workers(asked):
+    with early_workers(asked, progress):
         from ztp_search.driver.run import run
 
         return run(asked, progress)

@@ -358,7 +358,7 @@ class Halved(Decision):
 
 @dataclass(frozen=True, slots=True)
 class Outage(Decision):
-    """The study database is away, and is waited for. patience: seconds."""
+    """The study database is away, and is waited for. patience: seconds, at most."""
 
     name: ClassVar[str] = "outage"
     reason: str
@@ -366,7 +366,8 @@ class Outage(Decision):
 
     @property
     def note(self) -> str:
-        return f"{self.reason}; trying again for {self.patience / 60:g} minutes"
+        long = f"{self.patience / 60:g} minutes" if self.patience > 60 else f"{self.patience:g} s"
+        return f"{self.reason}; trying again for {long} (Ctrl-C ends the search)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,18 +202,22 @@ def test_what_others_print_becomes_events(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    "argv",
+    ("argv", "status"),
     [
-        ["--budget", "50%", "--space", "digits", "--storage", "postgresql://u:secret@127.0.0.1:1/x"],
-        ["--budget", "50%", "--space", "digits", "--stora", "oracle://u:secret@h/x"],
-        ["--budget", "50%", "--space", "digits", "--storage", "oracle://u:secret@h/x"],
+        (["--storage", "postgresql+psycopg://u:secret@127.0.0.1:1/x"], 1),
+        (["--stora", "oracle://u:secret@h/x"], 2),
+        (["--storage", "oracle://u:secret@h/x"], 2),
     ],
 )
 def test_a_mistake_is_a_line_without_its_password(
-    argv: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*argv, "--log-json"]) == 2
+    argv: list[str], status: int, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if status == 1:
+        pytest.importorskip("psycopg")
+        monkeypatch.setattr("ztp_search.study.outage.FIRST_PATIENCE", 0.0)
+    assert main(["--budget", "50%", "--space", "digits", *argv, "--log-json"]) == status
     out, err = capsys.readouterr()
     assert out == "" and "secret" not in err
     line = lines_of(err)[-1]
-    assert line["event"] == "error" and line["status"] == 2 and line["text"]
+    assert line["event"] == "error" and line["status"] == status and line["text"]

@@ -2,12 +2,17 @@
 
 import multiprocessing.connection
 import os
+import signal
+import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
 
 import sqlalchemy as sa
 from helpers.studies import PROCESSES, open_study, start
 
-from ztp_search.study import StudyReader, Update
+from ztp_search.study import StudyDriver, StudyReader, Update
 
 TRIALS, RUNGS = 12, (100, 200, 300)
 
@@ -88,3 +93,57 @@ def values_as_another_user(url: str, any_study: str) -> list[float | None]:
         os.seteuid(65534)  # in a process of its own, which ends with this
     with StudyReader.open(url, "s") as study:
         return [trial.value for trial in study.trials()]
+
+
+def die_in_search(settings: dict[str, Any], method: str, key: str | None, nth: int) -> None:
+    """Search, and die at the n-th call of a study's method, before it or, if negative, after it.
+
+    key: count only the calls that store this attribute.
+    """
+    import ztp_search
+
+    sound: Callable[..., Any] = getattr(StudyDriver, method)
+    calls = 0
+
+    def deadly(self: StudyDriver, given: Any, *rest: Any) -> None:
+        nonlocal calls
+        calls += key in (None, given)
+        this = key in (None, given) and calls == abs(nth)
+        if this and nth > 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sound(self, given, *rest)
+        if this:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(StudyDriver, method, deadly)
+    ztp_search.search(ztp_search.SearchSettings(**settings))
+
+
+def search_while_the_clock_jumps(
+    settings: dict[str, Any], jumps: Mapping[int, timedelta]
+) -> None:
+    """Search; when trials are updated for the n-th time, the wall clock is moved by so much."""
+    import ztp_search
+    import ztp_search.driver.run
+
+    real, moved = time.time, 0.0
+    time.time = lambda: real() + moved
+
+    class Moved(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.fromtimestamp(time.time(), tz)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ztp_search") and hasattr(module, "datetime"):
+            module.datetime = Moved
+    calls, sound = 0, StudyDriver.update
+
+    def update(self: StudyDriver, updates: Sequence[Update]) -> None:
+        nonlocal calls, moved
+        calls += 1
+        moved += jumps.get(calls, timedelta()).total_seconds()
+        sound(self, updates)
+
+    StudyDriver.update = update  # type: ignore[method-assign]
+    ztp_search.search(ztp_search.SearchSettings(**settings))

@@ -222,3 +222,108 @@ def test_a_mistake_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is not running"):
             complete(study, 0, 0.5)
     assert not said
+
+
+# ---- a server that is away when it is asked for first ----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("driver", "says", "away"),
+    [
+        # as psycopg and libpq say it
+        ("psycopg", 'connection to server at "::1", port 5432 failed: Connection refused\n\tIs the '
+         "server running on that host and accepting TCP/IP connections?", True),
+        ("psycopg", 'connection is bad: connection to server on socket "/run/.s.PGSQL.5432" '
+         "failed: No such file or directory\n\tIs the server running locally?", True),
+        ("psycopg", "connection timeout expired", True),
+        ("psycopg", "connection failed: server closed the connection unexpectedly", True),
+        ("psycopg", "connection failed: FATAL:  the database system is starting up", True),
+        ("psycopg", "connection failed: FATAL:  the database system is shutting down", True),
+        ("psycopg", "connection failed: FATAL:  the database system is in recovery mode", True),
+        ("psycopg", "terminating connection due to administrator command", True),
+        ("psycopg", "connection failed: FATAL:  sorry, too many clients already", True),
+        ("psycopg", "[Errno -3] Temporary failure in name resolution", True),
+        ("psycopg", "failed to resolve host 'x': [Errno -2] Name or service not known", False),
+        ("psycopg", 'connection failed: FATAL:  database "timed" does not exist', False),
+        ("psycopg", 'connection failed: FATAL:  password authentication failed for "u"', False),
+        ("psycopg", 'connection failed: FATAL:  role "nobody" does not exist', False),
+        ("psycopg", "connection failed: server does not support SSL, but SSL was required", False),
+        ("psycopg", "could not open certificate file: No such file or directory", False),
+        # as PyMySQL and mysqlclient do
+        ("pymysql", "(2003, \"Can't connect to MySQL server on 'h' ([Errno 111] Connection "
+         "refused)\")", True),
+        ("pymysql", "(2003, \"Can't connect to MySQL server on 'h' (timed out)\")", True),
+        ("pymysql", "(2003, \"Can't connect to MySQL server on 'h' (113)\")", True),
+        ("pymysql", "(2013, 'Lost connection to MySQL server during query')", True),
+        ("pymysql", "(2006, 'MySQL server has gone away')", True),
+        ("pymysql", "(1040, 'Too many connections')", True),
+        ("pymysql", "(2003, \"Can't connect to MySQL server on 'h' ([Errno -2] Name or service "
+         "not known)\")", False),
+        ("pymysql", "(1049, \"Unknown database 'ztp'\")", False),
+        ("pymysql", "(1045, \"Access denied for user 'u'@'h' (using password: YES)\")", False),
+        # as SQLite does
+        ("sqlite3", "database is locked", False),
+        ("sqlite3", "unable to open database file", False),
+        ("sqlite3", "database or disk is full", False),
+    ],
+)  # fmt: skip
+def test_a_server_that_is_away_is_told_from_one_that_refuses(
+    driver: str, says: str, away: bool
+) -> None:
+    error = sa.exc.OperationalError("SELECT 'timed out'", None, Exception(says))
+    assert outage.is_outage(error) and outage.is_away(error) == away, driver
+
+
+def test_a_refused_connection_is_known_by_its_type_too() -> None:
+    error = sa.exc.InterfaceError("", None, Exception("cannot be had"))
+    assert not outage.is_away(error)
+    error.orig.__cause__ = ConnectionRefusedError("?")  # type: ignore[union-attr]
+    assert outage.is_away(error)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("variable", SERVERS)
+def test_a_study_is_opened_as_soon_as_its_server_answers(variable: str) -> None:
+    direct = os.environ.get(variable)
+    if not direct:
+        pytest.skip(f"{variable} names no database")
+    name = f"test-{os.getpid()}-{time.time_ns()}"
+    said: list[str] = []
+    with behind_proxy(direct) as (url, proxy):
+        proxy.up = False
+        threading.Timer(1.5, setattr, (proxy, "up", True)).start()
+        with StudyDriver.open(
+            url, name, CONTRACT, blocks=BLOCKS, ranges=RANGES, tell=saying(said)
+        ) as study:
+            start(study, 0)
+    assert "trying again for 10 minutes" in said[0] and "is back after" in said[1]
+    with optuna_study(direct, name) as optunas:
+        assert len(optunas.trials) == 1
+        optuna.delete_study(study_name=name, storage=optunas._storage)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("variable", SERVERS)
+@pytest.mark.parametrize("wrong", ["database", "username"])
+def test_what_a_server_refuses_is_not_waited_for(variable: str, wrong: str) -> None:
+    direct = os.environ.get(variable)
+    if not direct:
+        pytest.skip(f"{variable} names no database")
+    said: list[str] = []
+    url = sa.make_url(direct).set(**{wrong: "nobody-knows"})
+    with pytest.raises(StudyError, match=r"the study database .* cannot be used: .*nobody-knows"):
+        StudyDriver.open(
+            url.render_as_string(hide_password=False), "s", CONTRACT, blocks=BLOCKS,
+            ranges=RANGES, tell=saying(said),
+        )  # fmt: skip
+    assert not said
+
+
+def test_nothing_is_waited_for_where_the_database_is_a_file(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "study.db").mkdir()
+    with pytest.raises(StudyError, match="cannot be used: unable to open database file"):
+        StudyDriver.open(
+            url_of(tmp_path), "s", CONTRACT, blocks=BLOCKS, ranges=RANGES, tell=saying(said)
+        )
+    assert not said

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import optuna
@@ -86,6 +87,27 @@ def test_load_without_a_name_takes_the_study_driven_last(tmp_path: Path) -> None
         assert study.name == "one"
     with pytest.raises(StudyError, match="but got 'three'; there is one, two$"):
         StudyReader.open(url_of(tmp_path), "three")
+
+
+def test_the_study_driven_last_is_so_whatever_the_clock_was_set_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Moved(datetime):
+        """A clock that shows another time."""
+
+        by = timedelta()
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + cls.by
+
+    monkeypatch.setattr("ztp_search.study.driver.datetime", Moved)
+    hours = {"a day ahead": 24, "right again": 0, "an hour behind": -1, "a week behind": -168}
+    for name, each in hours.items():
+        Moved.by = timedelta(hours=each)
+        open_study(url_of(tmp_path), name).close()
+        with StudyReader.open(url_of(tmp_path)) as study:
+            assert study.name == name
 
 
 def test_load_makes_no_database(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def _failed(error: Exception, arguments: Sequence[str]) -> int:
                 message = message.replace(word, _without_password(word))
             return _fail(message, 2, arguments)
         case OutageError():
-            return _unfinished(str(error), 1, arguments)
+            return _unfinished(as_options(str(error)), 1, arguments)
         case MachineError():
             return _fail(as_options(str(error)), 1, arguments)
         case BrokenPipeError():  # `ztp-search best | head`

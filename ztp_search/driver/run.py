@@ -33,7 +33,7 @@ from ztp_search.results.search_result import SearchResult, search_result
 from ztp_search.results.showing import save_shown
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
-from ztp_search.study import StoredTrial, StudyDriver, existing, is_read_only, redact
+from ztp_search.study import StoredTrial, StudyDriver, existing, is_read_only, opened, redact
 
 PACKAGES = ("ztp-search", "torch", "timm", "optuna", "ray", "numpy")
 
@@ -57,7 +57,7 @@ def run(settings: ResolvedSearch, progress: Progress) -> SearchResult | FrontRes
     geometry = geometry_of(loaded.model)
     decoders = {budget: settings.decoder(geometry, budget) for budget in settings.studies}
     check_enqueued(settings.enqueued, list(decoders.values()))
-    runtime = _runtime(settings)
+    runtime = opened(lambda: _runtime(settings), partial(progress.event, None))
     images = decode_images(sources, loaded, progress)
     check_labels(images, OBJECTIVES[settings.objective], SIGNALS[settings.racing_signal])
     with ExitStack() as held:

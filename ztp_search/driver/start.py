@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
+from functools import partial
 
+from ztp_search.driver.progress import Progress
 from ztp_search.errors import StudyError, ZtpError
 from ztp_search.objectives import OBJECTIVES, SIGNALS
 from ztp_search.racing import RACING
 from ztp_search.samplers import SAMPLERS
 from ztp_search.settings import ResolvedSearch, SearchSettings, resolve_search
 from ztp_search.settings.resolved import DECODER
-from ztp_search.study import existing
+from ztp_search.study import existing, opened
 
 
 def resolved(settings: SearchSettings) -> ResolvedSearch:
@@ -56,15 +58,19 @@ def work_is_left(settings: ResolvedSearch) -> bool:
 
 
 @contextlib.contextmanager
-def early_workers(settings: ResolvedSearch) -> Iterator[None]:
+def early_workers(settings: ResolvedSearch, progress: Progress) -> Iterator[None]:
     """Start Ray and workers on CPUs where there is work for them, and end Ray when done.
 
     A Ray session that this process has already is used, and goes on.
 
-    Entered before the driver imports torch, so that the workers import it beside the driver.
+    Entered before the driver imports torch, so that the workers import it beside the driver. A
+    database server that is away is waited for, for a minute.
+
+    progress: told of that.
     """
     options = settings.workers
-    if not work_is_left(settings) or options.workers == 0:
+    tell = partial(progress.event, None)
+    if not opened(lambda: work_is_left(settings), tell, first=True) or options.workers == 0:
         yield
         return
     from ztp_search.evaluation import ray_cluster as cluster

@@ -23,7 +23,7 @@ from optuna.storages._rdb import models
 from ztp_search.errors import StudyError
 from ztp_search.events import Event, Stored
 from ztp_search.study.lock import table_lock
-from ztp_search.study.outage import Unreachable, is_outage, waited
+from ztp_search.study.outage import Unreachable, is_away, is_outage, waited
 from ztp_search.study.rows import to_json
 from ztp_search.study.url import parse_url, redact, sqlite_path
 
@@ -229,8 +229,10 @@ def explained(url: sa.URL) -> Iterator[None]:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         for secret in (url.password, *url.query.values()):
             reason = reason.replace(str(secret), "***") if secret else reason
-        kind = Unreachable if is_outage(error) else StudyError
-        raise kind(f"the study database {_shown(url)} cannot be used: {reason}") from None
+        message = f"the study database {_shown(url)} cannot be used: {reason}"
+        if is_outage(error):
+            raise Unreachable(message, is_away(error)) from None
+        raise StudyError(message) from None
 
 
 def _shown(url: sa.URL) -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,7 +26,7 @@ from ztp_search.pruning.methods import parse_config
 from ztp_search.study.connection import Database
 from ztp_search.study.contract import PREFIX, contract_of, is_reserved, refuse_differences
 from ztp_search.study.lock import StudyLock, take_study_lock
-from ztp_search.study.outage import Unreachable
+from ztp_search.study.outage import Unreachable, opened
 from ztp_search.study.parameters import Parameter, Ranges, parameter_rows, parameters_of
 from ztp_search.study.reader import StudyReader
 from ztp_search.study.rows import (
@@ -97,9 +97,22 @@ class StudyDriver(StudyReader):
         Raises:
             StudyError: another process drives the study, a value of the contract differs, or
                 another program has written to it.
+            OutageError: the server of the database is away, and for long.
         """
         parameters = parameters_of(blocks, ranges)
         asked = json.loads(to_json({**contract, "parameters": dict(ranges)}))
+        tell = tell or _warn
+        return opened(lambda: cls._open(storage, name, asked, parameters, tell), tell)
+
+    @classmethod
+    def _open(
+        cls,
+        storage: str,
+        name: str,
+        asked: Mapping[str, Any],
+        parameters: Mapping[str, Parameter],
+        tell: Callable[[Event], object],
+    ) -> StudyDriver:
         with ExitStack() as held:
             database = Database.create(storage)
             held.callback(database.close)
@@ -111,10 +124,10 @@ class StudyDriver(StudyReader):
             driver = cls(database, name, id, lock, parameters, begun)
             driver.take_turn()
             # The storage's call, as the study's own is experimental and warns.
-            metric = f"{contract.get('objective', 'accuracy')}, fraction of one"
+            metric = f"{asked.get('objective', 'accuracy')}, fraction of one"
             with database.explained():
                 database.optuna.set_study_system_attr(id, "study:metric_names", [metric])
-            database.wait_for_outages(tell or _warn, driver._keep_lock)
+            database.wait_for_outages(tell, driver._keep_lock)
             held.pop_all()
         return driver
 
@@ -178,8 +191,11 @@ class StudyDriver(StudyReader):
 
     def take_turn(self) -> None:
         """Count as the study whose driver started last; of several, the one that is worked on."""
-        started = datetime.now(UTC).isoformat(timespec="microseconds")
-        driver = {**_this_process(), "started": started}
+        started = datetime.now(UTC)
+        for before in self._database.starts().values():  # the clock may have been set back since
+            started = max(started, datetime.fromisoformat(before) + timedelta(microseconds=1))
+        text = started.isoformat(timespec="microseconds")
+        driver = {**_this_process(), "started": text}
         self._database.set_attribute(self.id, "driver", driver)
 
     def close(self) -> None:

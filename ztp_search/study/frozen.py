@@ -81,6 +81,8 @@ class FrozenTrials:
         built = {}
         for row, number, state, start, end in connection.execute(sa.select(*fields).where(which)):
             found = values.get(row)
+            if start and end:  # a clock that was set back may have come between
+                end = max(start, end)
             built[row] = FrozenTrial(
                 number, state, None, start, end, params.get(row, {}), distributions.get(row, {}),
                 attrs.get(row, {}), system.get(row, {}), rungs.get(row, {}), row,

@@ -168,7 +168,9 @@ def update_running(connection: sa.Connection, updates: Mapping[int, Update]) -> 
         rows = [row for row, each in updates.items() if STATE_OF[each.state] == state]
         values: dict[str, Any] = {"state": state}
         if state != TrialState.RUNNING:
-            values["datetime_complete"] = _utc_now()
+            # Not before it started, should the clock have been set back since.
+            now, start = _utc_now(), TRIALS.c.datetime_start
+            values["datetime_complete"] = sa.case((start > now, start), else_=now)
         for part in _parts(rows):
             running = TRIALS.c.trial_id.in_(part) & (TRIALS.c.state == TrialState.RUNNING)
             done = connection.execute(sa.update(TRIALS).where(running).values(**values))
