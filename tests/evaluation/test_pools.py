@@ -541,10 +541,12 @@ def test_a_pool_has_its_share_whoever_comes_goes_or_dies(
     with mock.patch.object(ray_seat, "BEAT_SECONDS", 0.2):
         rival("one")
         rival("two")
+        early = ray_cluster.start_workers(2, num_cpus=1)
         pool = RayPool(digits.job(batch_size=32), None, address=cluster.address, tell=tell)
         try:
             assert said == [Shared(0, 2, 3), Shared(1, 2, 2)]
-            assert pool.workers == 1
+            assert pool.workers == 1 and len(early) == 2
+            assert ray.util.list_named_actors() == ["ztp-worker-0"]
             said.clear()
             until(lambda: len(said) == 3)  # the other was not heard of for a while
             assert Shared(2, 2, 1) in said and said[-1] == Joined(1, 2)

@@ -55,7 +55,7 @@ class RayPool:
     may take long, the others do its work. A Ray that was started here and dies is started again.
 
     On a cluster at `address`, which other searches may use too, it has as many workers as are this
-    search's share at the time, more when nodes join.
+    search's share at the time. It learns that in a thread, and follows it there.
 
     Args:
         job: what every worker holds.
@@ -135,6 +135,8 @@ class RayPool:
                     return alone
             elif share.workers or not share.room:  # a cluster without room may make some
                 return max(1, share.workers)
+            else:
+                start_workers(0, **self._takes)  # those that were started early take none's place
             self._look()
 
     def _hand_out(self, count: int) -> None:
