@@ -19,6 +19,7 @@ import asyncio
 import heapq
 import itertools
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -129,6 +130,7 @@ class SleepingRayPool(RayPool):
         self._connected = connect(None, 1, None)
         self._tell = print
         self._seat = None
+        self._lock = threading.RLock()
         self.seconds = seconds
         self.busy = 0.0
         self.tasks = 0

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -540,20 +541,23 @@ def test_a_pool_has_its_share_whoever_comes_goes_or_dies(
     with mock.patch.object(ray_seat, "BEAT_SECONDS", 0.2):
         rival("one")
         rival("two")
+        early = ray_cluster.start_workers(2, num_cpus=1)
         pool = RayPool(digits.job(batch_size=32), None, address=cluster.address, tell=tell)
         try:
             assert said == [Shared(0, 2, 3), Shared(1, 2, 2)]
-            assert pool.workers == 1
+            assert pool.workers == 1 and len(early) == 2
+            assert ray.util.list_named_actors() == ["ztp-worker-0"]
             said.clear()
             until(lambda: len(said) == 3)  # the other was not heard of for a while
             assert Shared(2, 2, 1) in said and said[-1] == Joined(1, 2)
             for task in SEVERAL[:4]:
                 pool.submit(task, pool.free)
             rival("three")
+            while len(pool._crew.living) > 1:  # nobody asks the pool for anything
+                time.sleep(0.1)
             came = 0
             while came < 4:
                 came += len(pool.finished())
-            until(lambda: len(pool.pids()) == 1)
             ray.kill(ray_seat._table())
             rival("three")
             assert collected(pool, SEVERAL) == expected

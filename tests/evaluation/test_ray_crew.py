@@ -93,13 +93,12 @@ def test_who_leaves_ends_what_it_has_in_hand_and_gets_no_more(made: Ray) -> None
     crew = crew_of(made, "n", "n", "n")
     crew.load[:] = [0, 1, 2]
     assert crew.resize(1) == []
-    crew.dismiss()
+    crew.dismiss(busy={1, 2})
     assert there(crew) == [0, 1, 2] and (crew.size, crew.room, crew.free) == (1, 2, 0)
-    crew.load[1] = 0
-    crew.dismiss()
+    assert [crew.takes(worker) for worker in range(3)] == [True, False, False]
+    crew.dismiss(busy={0, 2})
     assert there(crew) == [0, 2] and made.made[1].ended
-    crew.load[2] = 0
-    crew.dismiss()
+    crew.dismiss(busy=())
     assert there(crew) == [0]
 
 
@@ -107,14 +106,13 @@ def test_who_is_leaving_stays_when_there_is_room_again_and_numbers_are_given_aga
     made: Ray,
 ) -> None:
     crew = crew_of(made, "n", "n", "n")
-    crew.load[:] = [1, 0, 1]
     crew.resize(1)
-    crew.dismiss()
+    crew.dismiss(busy={0, 2})
     assert there(crew) == [0, 2]
     crew.resize(4)
     assert there(crew) == [0, 1, 2, 3] and (crew.size, crew.present) == (4, 2)
     assert crew.actors[2] is made.made[2] and len(crew.load) == 4
-    crew.dismiss()
+    crew.dismiss(busy=())
     assert there(crew) == [0, 1, 2, 3] and not made.made[2].ended
 
 
@@ -129,7 +127,7 @@ def test_a_node_is_left_whole(made: Ray) -> None:
     crew = crew_of(made, "a", "b", "a", "b", "c", "a")
     for size, left in [(5, "ababa"), (3, "aaa"), (2, "aa")]:
         assert crew.resize(size) == []
-        crew.dismiss()
+        crew.dismiss(busy=())
         assert "".join(actor.come for actor in crew.living) == left
 
 
@@ -138,6 +136,7 @@ def test_a_dead_worker_is_replaced_unless_it_was_leaving(made: Ray) -> None:
     crew.load[:] = [1, 1]
     crew.resize(1)
     crew.replace(1)
+    crew.replace(1)  # again
     assert there(crew) == [0] and made.made[1].ended
     crew.replace(0)
     assert there(crew) == [0] and crew.actors[0] is made.made[2] and crew.present == 0

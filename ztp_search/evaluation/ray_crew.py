@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,12 +76,18 @@ class Crew:
     @property
     def room(self) -> int:
         """How many more tasks there are hands for; one in all where nobody has come yet."""
-        return (QUEUED_PER_WORKER * self.present or 1) - int(self.load[self._usable].sum())
+        usable = self._usable  # which another thread may change
+        return (QUEUED_PER_WORKER * self.present or 1) - int(self.load[usable].sum())
 
     @property
     def free(self) -> int:
         """The worker with least in hand; an absent one where all are."""
-        return int(self._usable[self.load[self._usable].argmin()])
+        usable = self._usable
+        return int(usable[self.load[usable].argmin()])
+
+    def takes(self, worker: int) -> bool:
+        """Whether it may be given a task now."""
+        return bool((self._usable == worker).any())
 
     def welcome(self) -> Iterator[int]:
         """Those that have come since the last time."""
@@ -123,13 +129,15 @@ class Crew:
                 self._start(self._unused())
         return [worker for worker in ended if self.load[worker]]
 
-    def dismiss(self) -> None:
-        """End those that are leaving and have nothing in hand."""
-        for worker in [each for each in self._leaving if not self.load[each]]:
+    def dismiss(self, busy: Collection[int]) -> None:
+        """End those that are leaving, but for those that are busy."""
+        for worker in self._leaving.difference(busy):
             self._end(worker)
 
     def replace(self, worker: int) -> None:
-        """A worker has died: start another in its place, unless it was leaving."""
+        """A worker has died: start another in its place, unless it was leaving or has left."""
+        if self.actors[worker] is None:
+            return
         ray.kill(self.actors[worker])  # where it was only out of reach
         if worker in self._leaving:
             self._end(worker)

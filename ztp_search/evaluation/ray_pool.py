@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import math
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +55,7 @@ class RayPool:
     may take long, the others do its work. A Ray that was started here and dies is started again.
 
     On a cluster at `address`, which other searches may use too, it has as many workers as are this
-    search's share at the time, more when nodes join.
+    search's share at the time. It learns that in a thread, and follows it there.
 
     Args:
         job: what every worker holds.
@@ -80,6 +81,7 @@ class RayPool:
         on_gpu = job.runtime.device != "cpu"
         self._address = address
         self._started_with = job.runtime.threads, workers if not on_gpu else None
+        self._lock = threading.RLock()  # of what follows, as shares change at any time
         self._targets: dict[str, Distributions] = {}
         self._running: dict[Any, tuple[Task, int]] = {}
         self._deaths: collections.Counter[Task] = collections.Counter()
@@ -112,7 +114,7 @@ class RayPool:
                 job = replace(job, cache_bytes=int(min(CACHE_BYTES, CACHE_SHARE * each)))
             self._job = job
             if address is not None:
-                self._seat = Seat(RESOURCES[name], need, workers)
+                self._seat = Seat(RESOURCES[name], need, workers, self._follow)
                 count = self._first_share(self._seat, count)
             self._hand_out(count)
         except BaseException:
@@ -133,6 +135,8 @@ class RayPool:
                     return alone
             elif share.workers or not share.room:  # a cluster without room may make some
                 return max(1, share.workers)
+            else:
+                start_workers(0, **self._takes)  # those that were started early take none's place
             self._look()
 
     def _hand_out(self, count: int) -> None:
@@ -163,13 +167,17 @@ class RayPool:
     def hold_targets(self, image_set: str, targets: Distributions) -> None:
         self._targets[image_set] = targets
         self._kept_targets[image_set] = ray.put(targets)
-        for actor in self._crew.living:
-            actor.hold_targets.remote(image_set, self._kept_targets[image_set])
+        with self._lock:
+            for actor in self._crew.living:
+                actor.hold_targets.remote(image_set, self._kept_targets[image_set])
 
     def submit(self, task: Task, worker: int) -> None:
-        reference = self._crew.actors[worker].run.remote(task)
-        self._running[reference] = (task, worker)
-        self._crew.load[worker] += 1
+        with self._lock:
+            if not self._crew.takes(worker):  # any more
+                worker = self.free
+            reference = self._crew.actors[worker].run.remote(task)
+            self._running[reference] = (task, worker)
+            self._crew.load[worker] += 1
 
     def finished(self) -> list[tuple[Task, Results]]:
         done: list[tuple[Task, Results]] = []
@@ -177,31 +185,36 @@ class RayPool:
             waiting = list(self._running)
             ready, _ = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
-            self._welcome()
-            self._follow_share()
-            for reference in ready:
-                task, worker = self._running.get(reference, (None, 0))
-                if task is None:  # given out again, as its worker died
-                    continue
-                try:
-                    results: Results = ray.get(reference)
-                except RayTaskError as error:
-                    cause = error.cause if isinstance(error.cause, Exception) else error
-                    raise WorkerError(
-                        f"evaluating {_names(task)} failed: "
-                        f"{type(cause).__name__}: {(str(cause).splitlines() or ['no message'])[0]}"
-                    ) from error
-                except RayError:  # worker or node died, memory ran out, object lost
-                    if what_is_lost():
-                        break
-                    self._replace(worker)
-                else:
-                    del self._running[reference]
-                    self._crew.load[worker] -= 1
-                    done.append((task, results))
-            self._crew.dismiss()
+            with self._lock:
+                self._welcome()
+                done = self._taken_in(ready)
             if not done or time.monotonic() > self._looked + LOOK_SECONDS:
                 self._look()
+        return done
+
+    def _taken_in(self, ready: Sequence[Any]) -> list[tuple[Task, Results]]:
+        """The results of tasks that have ended; what died is replaced."""
+        done: list[tuple[Task, Results]] = []
+        for reference in ready:
+            task, worker = self._running.get(reference, (None, 0))
+            if task is None:  # given out again, as its worker died or left
+                continue
+            try:
+                results: Results = ray.get(reference)
+            except RayTaskError as error:
+                cause = error.cause if isinstance(error.cause, Exception) else error
+                raise WorkerError(
+                    f"evaluating {_names(task)} failed: "
+                    f"{type(cause).__name__}: {(str(cause).splitlines() or ['no message'])[0]}"
+                ) from error
+            except RayError:  # worker or node died, memory ran out, object lost
+                if what_is_lost():
+                    break
+                self._replace(worker)
+            else:
+                del self._running[reference]
+                self._crew.load[worker] -= 1
+                done.append((task, results))
         return done
 
     def pids(self) -> list[int]:
@@ -252,18 +265,31 @@ class RayPool:
             self.submit(task, worker)
 
     def _welcome(self) -> None:
-        """Take in workers that have come."""
+        """Take in workers that have come, and tell of the share."""
+        if self._seat is not None:
+            self._tell_share(self._seat.share)
         for worker in self._crew.welcome():
             self._tell(Joined(worker, self._crew.present))
 
-    def _follow_share(self) -> None:
-        """Have as many workers as are this search's share: one at least, as it has begun."""
-        if self._seat is None or (share := self._seat.share) is None:
-            return
-        self._tell_share(share)
-        for worker in self._crew.resize(max(1, share.workers)):
-            for task in self._taken_back(worker)[0]:
-                self.submit(task, self.free)
+    def _follow(self, share: Share) -> None:
+        """Have as many workers as are this search's share: one at least, as it has begun.
+
+        Called in another thread, now and then: a driver that is busy with something else keeps no
+        worker that has nothing to do from other searches.
+        """
+        with self._lock:
+            if not self._crew.size:  # it has not begun, or it has ended
+                return
+            for worker in self._crew.resize(max(1, share.workers)):
+                self._crew.load[worker] = 0
+                for reference, (task, at) in list(self._running.items()):
+                    if at == worker:
+                        del self._running[reference]
+                        self.submit(task, self.free)
+            ended: set[Any] = set()
+            if running := list(self._running):
+                ended.update(ray.wait(running, num_returns=len(running), timeout=0)[0])
+            self._crew.dismiss({self._running[each][1] for each in running if each not in ended})
 
     def _tell_share(self, share: Share | None) -> None:
         before, self._share = self._share, share
@@ -283,19 +309,6 @@ class RayPool:
         Tasks run in the order of submission, so the first that failed is the one that ran.
         """
         self._crew.replace(worker)
-        lost, reason = self._taken_back(worker, blame=True)
-        for task in lost:
-            self.submit(task, self.free)
-        if lost:
-            kind, number = lost[0].keys[0]
-            trial = number if kind == "trial" else None
-            self._tell(Retry(trial, len(lost), worker, self._deaths[lost[0]], reason))
-
-    def _taken_back(self, worker: int, blame: bool = False) -> tuple[list[Task], str]:
-        """What a worker that has ended did not finish, and what Ray says of that.
-
-        blame: the first task of these may have been why it died.
-        """
         mine = [ref for ref, (_, at) in self._running.items() if at == worker]
         ray.wait(mine, num_returns=len(mine))
         lost: list[Task] = []
@@ -309,11 +322,15 @@ class RayPool:
                 task, _ = self._running.pop(reference)
                 if not lost:
                     reason = _line(error)
-                    if blame:
-                        self._count_death(task, reason)
+                    self._count_death(task, reason)
                 lost.append(task)
         self._crew.load[worker] -= len(lost)
-        return lost, reason
+        for task in lost:
+            self.submit(task, self.free)
+        if lost:
+            kind, number = lost[0].keys[0]
+            trial = number if kind == "trial" else None
+            self._tell(Retry(trial, len(lost), worker, self._deaths[lost[0]], reason))
 
     def _count_death(self, task: Task, line: str) -> None:
         self._deaths[task] += 1

@@ -11,10 +11,12 @@ import contextlib
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from ztp_search.evaluation.ray_cluster import what_is_lost
 from ztp_search.evaluation.shares import Demand, Nodes, fair_shares, room_for
@@ -54,13 +56,17 @@ class Seat:
         resource: "CPU" or "GPU".
         need: of one worker.
         most: workers at most; None: as many as there is room for.
+        follow: called in that thread with every answer.
 
     Attributes:
         share: as it was said last; None before the first answer.
     """
 
-    def __init__(self, resource: str, need: float, most: int | None) -> None:
+    def __init__(
+        self, resource: str, need: float, most: int | None, follow: Callable[[Share], None]
+    ) -> None:
         self.share: Share | None = None
+        self._follow = follow
         self._claim = uuid.uuid4().hex, resource, need, most
         self._placed = threading.Event()
         self._left = threading.Event()
@@ -89,12 +95,18 @@ class Seat:
                 table = None
             else:
                 self.share = Share(*answer) if answer else self.share
-                if self.share and self.share.workers:
-                    self._placed.set()
+                if self.share:
+                    self._heard(self.share)
             self._left.wait(BEAT_SECONDS)
         if table is not None and _is_connected():
             with contextlib.suppress(Exception):  # it will be found out
                 ray.get(table.leave.remote(self._claim[0]), timeout=BEAT_SECONDS)
+
+    def _heard(self, share: Share) -> None:
+        if share.workers:
+            self._placed.set()
+        with contextlib.suppress(RayError):  # for the driver to find out
+            self._follow(share)
 
 
 class Table:
