@@ -19,6 +19,7 @@ import asyncio
 import heapq
 import itertools
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +40,8 @@ from ztp_search.driver.trials import TrialRunner
 from ztp_search.evaluation.model_runner import RangeResult
 from ztp_search.evaluation.origin import Origin
 from ztp_search.evaluation.ray_cluster import connect
-from ztp_search.evaluation.ray_pool import QUEUED_PER_WORKER, RayPool
+from ztp_search.evaluation.ray_crew import QUEUED_PER_WORKER, Crew
+from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.runtime import Runtime
 from ztp_search.evaluation.tasks import Results, Task
 from ztp_search.objectives import Distributions
@@ -127,14 +129,15 @@ class SleepingRayPool(RayPool):
     def __init__(self, workers: int, seconds: float, labels: np.ndarray[Any, Any]) -> None:
         self._connected = connect(None, 1, None)
         self._tell = print
-        self.workers = workers
+        self._seat = None
+        self._lock = threading.RLock()
         self.seconds = seconds
         self.busy = 0.0
         self.tasks = 0
         self.began = self.ended = 0.0
         actor = ray.remote(num_cpus=0, max_concurrency=QUEUED_PER_WORKER * SLEEPERS)(Sleepers)
         hubs = [actor.remote(SLEEPERS, seconds, labels) for _ in range(0, workers, SLEEPERS)]
-        self._actors = [
+        actors = [
             SimpleNamespace(
                 run=SimpleNamespace(remote=partial(hubs[w // SLEEPERS].run.remote, w % SLEEPERS))
             )
@@ -142,7 +145,9 @@ class SleepingRayPool(RayPool):
         ]
         ray.get([hub.__ray_ready__.remote() for hub in hubs])
         self._running = {}
-        self._load = np.zeros(workers, np.int64)
+        self._looked = time.monotonic()
+        self._crew = Crew({"num_cpus": 1}, lambda _: None)
+        self._crew.begin(actors, placed=True)
 
     def submit(self, task: Task, worker: int) -> None:
         self.began = self.began or time.perf_counter()
@@ -163,7 +168,7 @@ def results_of(task: Task, labels: np.ndarray[Any, Any], seconds: float) -> Resu
         generator = np.random.default_rng([number, task.images.start])
         wrong = generator.random(len(task.images)) < 0.05 + 0.1 * ((number * 37 % 100) / 100)
         right = labels[task.images.start : task.images.stop]
-        predictions = np.where(wrong, -1, right).astype(np.int32)
+        predictions = np.where(wrong, (right + 1) % CLASSES, right).astype(np.int32)
         losses = np.where(wrong, 30_000, generator.integers(0, 3_000, len(wrong)))
         out.append(RangeResult(predictions, 0, seconds, ORIGIN, losses.astype(np.uint16)))
     return out
@@ -254,7 +259,7 @@ def simulate(
         )  # fmt: skip
         settings: Any = SimpleNamespace(
             trials=trials, refine=0, sampler="monte-carlo", racing=racing, candidates=5,
-            enqueued={}, sources=SimpleNamespace(seed=0),
+            enqueued={}, sources=SimpleNamespace(seed=0), max_failures=None,
         )  # fmt: skip
         first = first_rung(BATCH_SIZE, losses=True, on_cpu=False)
         rungs = RACING[racing].rungs(images, first)

@@ -285,7 +285,8 @@ class Retry(Decision):
 
 @dataclass(frozen=True, slots=True)
 class Joined(Decision):
-    """A worker has come: in place of a dead one, or with a node that joined the cluster.
+    """A worker has come: in place of a dead one, with a node that joined the cluster, or as the
+    search's share of it grew.
 
     Attributes:
         worker: from 0.
@@ -295,6 +296,32 @@ class Joined(Decision):
     name: ClassVar[str] = "joined"
     worker: int
     workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shared(Decision):
+    """This search's share of a cluster's workers has changed, as searches came or ended.
+
+    Attributes:
+        workers: how many it may have; none where it waits for another search to end.
+        room: how many such workers the cluster has room for.
+        searches: how many share it, this one included.
+    """
+
+    name: ClassVar[str] = "shared"
+    workers: int
+    room: int
+    searches: int
+
+    @property
+    def note(self) -> str:
+        if self.searches == 1:
+            return f"{self.workers} of {self.room} workers: no other search uses the cluster now"
+        waiting = "" if self.workers else "; waiting for one to end"
+        return (
+            f"{self.workers} of {self.room} workers: {self.searches} searches share the cluster"
+            + waiting
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,5 +421,5 @@ class Best(Measure):
 
 DECISIONS: tuple[type[Decision], ...] = (
     Begin, Unpruned, Cohort, Exhausted, Sampled, Rung, Pruned, Complete, Failed, Finalists,
-    Confirmed, Winner, End, Retry, Joined, Restarted, Halved, Outage, Back,
+    Confirmed, Winner, End, Retry, Joined, Shared, Restarted, Halved, Outage, Back,
 )  # fmt: skip

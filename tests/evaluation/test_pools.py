@@ -3,8 +3,9 @@
 import contextlib
 import os
 import signal
+import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from helpers.running import ray_workers
 
 import ztp_search.evaluation.ray_pool
 from ztp_search.errors import ConfigError, OutageError, WorkerError
-from ztp_search.evaluation import ray_cluster
+from ztp_search.evaluation import ray_cluster, ray_seat
 from ztp_search.evaluation.image_range import ImageRange
 from ztp_search.evaluation.local_pool import LocalPool
 from ztp_search.evaluation.model_runner import RangeResult
@@ -27,7 +28,7 @@ from ztp_search.evaluation.origin import Origin
 from ztp_search.evaluation.pools import open_pool
 from ztp_search.evaluation.ray_pool import RayPool
 from ztp_search.evaluation.tasks import Failure, Job, Pool, Task, evaluate_task
-from ztp_search.events import Event, Joined, Retry
+from ztp_search.events import Event, Joined, Retry, Shared
 from ztp_search.pruning.config import PruningConfig, PruningLayer
 
 slow = pytest.mark.slow  # Ray takes seconds to start, and so does every worker
@@ -364,7 +365,7 @@ def test_a_cluster_that_is_gone_is_waited_for_where_it_may_come_back(
     for_good: bool, two_workers: RayPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = ztp_search.evaluation.ray_pool
-    for name in ("_connected", "_actors", "_looked", "_lost_since"):
+    for name in ("_connected", "_crew", "_looked", "_lost_since"):
         monkeypatch.setattr(two_workers, name, getattr(two_workers, name))
     monkeypatch.setattr(pool, "abandon", lambda: None)
     monkeypatch.setattr(pool, "is_of_this_process", lambda: False)
@@ -405,6 +406,12 @@ def test_a_configuration_that_does_not_fit_fails_alone(
     others = {(1, *BLOCKS[0][:2]), (1, *BLOCKS[1][:2]), (1, "holdout", 0), (2, "holdout", 0)}
     assert results == {at: expected[at] for at in others}
     assert collected(LocalPool(digits.job(batch_size=32)), [mixed])[7, "holdout", 0] == failure
+
+
+@slow
+def test_a_ray_of_its_own_is_shared_with_nobody(two_workers: RayPool) -> None:
+    named = ray.util.list_named_actors(all_namespaces=True)
+    assert {each["namespace"] for each in named}.isdisjoint({ray_seat.NAMESPACE})
 
 
 @slow
@@ -484,14 +491,14 @@ def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     said: list[Event] = []
     job = digits.job(batch_size=32)
-    with mock.patch.object(ztp_search.evaluation.ray_pool, "GROW_SECONDS", 0.0):
+    with mock.patch.object(ray_seat, "BEAT_SECONDS", 0.2):
         pool = RayPool(job, None, address=cluster.address, tell=said.append)
         try:
             assert pool.workers == 1
             node = cluster.add_node(num_cpus=1)
-            while len(said) < 1:  # until the new one works too
+            while len(said) < 2:  # until the new one works too
                 assert collected(pool, SEVERAL) == expected
-            assert said == [Joined(1, 2)] and pool.workers == 2
+            assert said == [Joined(0, 1), Joined(1, 2)] and pool.workers == 2
             pool.hold_targets("search", TARGETS)
             for task in SEVERAL[:4]:
                 pool.submit(task, pool.free)
@@ -500,8 +507,67 @@ def test_nodes_may_join_and_leave(alone: None, digits: Digits, expected: Plain) 
             while came < 4:
                 came += len(pool.finished())
             assert collected(pool, SEVERAL) == expected
-            assert isinstance(said[1], Retry) and len(said) == 2
+            assert isinstance(said[2], Retry) and len(said) == 3
             assert pool.free == 0 and pool.room == 2
         finally:
             pool.close()
+            cluster.shutdown()
+
+
+@slow
+def test_a_pool_has_its_share_whoever_comes_goes_or_dies(
+    alone: None, digits: Digits, expected: Plain
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    ray_cluster.disconnect()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    said: list[Event] = []
+
+    def rival(name: str) -> None:
+        """Another search says that it wants a worker, and has one."""
+        ray.get(ray_seat._table().say.remote(name, "CPU", 1.0, 1, 1))
+
+    def tell(event: Event) -> None:
+        said.append(event)
+        if event == Shared(0, 2, 3):
+            ray.get(ray_seat._table().leave.remote("one"))
+
+    def until(condition: Callable[[], bool]) -> None:
+        while not condition():
+            assert collected(pool, SEVERAL) == expected
+
+    assert ray_cluster.connect(cluster.address, 1, None)
+    with mock.patch.object(ray_seat, "BEAT_SECONDS", 0.2):
+        rival("one")
+        rival("two")
+        early = ray_cluster.start_workers(2, num_cpus=1)
+        pool = RayPool(digits.job(batch_size=32), None, address=cluster.address, tell=tell)
+        try:
+            assert said == [Shared(0, 2, 3), Shared(1, 2, 2)]
+            assert pool.workers == 1 and len(early) == 2
+            assert ray.util.list_named_actors() == ["ztp-worker-0"]
+            said.clear()
+            until(lambda: len(said) == 3)  # the other was not heard of for a while
+            assert Shared(2, 2, 1) in said and said[-1] == Joined(1, 2)
+            for task in SEVERAL[:4]:
+                pool.submit(task, pool.free)
+            rival("three")
+            while len(pool._crew.living) > 1:  # nobody asks the pool for anything
+                time.sleep(0.1)
+            came = 0
+            while came < 4:
+                came += len(pool.finished())
+            ray.kill(ray_seat._table())
+            rival("three")
+            assert collected(pool, SEVERAL) == expected
+            assert said[3:] == [Shared(1, 2, 2)] and pool.workers == 1
+            ray.get(ray_seat._table().leave.remote("three"))
+            until(lambda: len(said) == 6)
+            assert said[4:] == [Shared(2, 2, 1), Joined(1, 2)]
+            pool.close()
+            assert not ray.util.list_named_actors(all_namespaces=True)  # the table went with it
+        finally:
+            pool.close()
+            ray_cluster.disconnect()
             cluster.shutdown()

@@ -156,7 +156,7 @@ def descendants(pid: int) -> dict[int, str]:
 
 def ray_workers(pid: int) -> list[int]:
     """The actors that evaluate for the driver `pid`, found from outside: they may be busy."""
-    titles = ("ray::Worker", "ray::worker-")
+    titles = ("ray::Worker", "ray::ztp-worker-")
     return [each for each, line in descendants(pid).items() if line.startswith(titles)]
 
 

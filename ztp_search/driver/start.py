@@ -81,7 +81,8 @@ def early_workers(settings: ResolvedSearch, progress: Progress) -> Iterator[None
             cluster.check_metrics()
         early = []
         if settings.device != "cuda" and not cluster.has_gpu():
-            count = cluster.workers_of(settings.threads)
+            alone = options.address is None
+            count = (cluster.workers_of if alone else cluster.free_workers_of)(settings.threads)
             count = min(count, options.workers or count)
             early = cluster.start_workers(count, num_cpus=settings.threads)
         yield

@@ -26,6 +26,9 @@ from ztp_search.errors import ZtpError
 MISSED_HEALTH_CHECKS = 60
 """Of a node that is this process's own, until Ray takes it for dead: three minutes."""
 
+WORKER = "ztp-worker-"
+"""What the names of workers begin with that are started early."""
+
 
 def connect(address: str | None, threads: int, workers: int | None) -> bool:
     """Join the Ray cluster at `address`, or start one here that has room for the workers.
@@ -180,6 +183,8 @@ def is_of_this_process() -> bool:
 
 def end_workers(workers: Iterable[Any]) -> None:
     """End these workers, of a cluster that goes on."""
+    if not ray.is_initialized():  # Ray would start a cluster
+        return
     for worker in workers:
         with contextlib.suppress(Exception):
             ray.kill(worker)
@@ -218,28 +223,43 @@ class Worker:
     def pid(self) -> int:
         return os.getpid()
 
+    def node(self) -> str:
+        """The node that it is on, as Ray names it."""
+        return str(ray.get_runtime_context().get_node_id())
+
 
 def actor_class(**share: float) -> Any:
     """The Ray actor class of workers with this share of the machine (num_cpus or num_gpus).
 
     Ray is told not to restart them: with `max_task_retries=0`, tasks that are sent to an actor
     while Ray restarts it fail at once. `RayPool` starts a new worker in place of a dead one, and
-    gives its tasks out again.
+    gives its tasks out again. By default it would have one that takes a GPU take a core as well,
+    so that workers on cores could keep those on GPUs waiting.
     """
-    return ray.remote(max_restarts=0, max_task_retries=0, **share)(Worker)
+    return ray.remote(max_restarts=0, max_task_retries=0, **{"num_cpus": 0, **share})(Worker)
 
 
 def start_workers(count: int, **share: float) -> list[Any]:
-    """Workers 0 to count - 1: those that were started before, else new ones."""
+    """Workers 0 to count - 1: those that were started before, else new ones.
+
+    More of them that were started before are ended.
+    """
     actor = actor_class(**share)
-    return [
-        actor.options(name=f"worker-{index}", get_if_exists=True).remote() for index in range(count)
-    ]
+    names = [f"{WORKER}{index}" for index in range(count)]
+    for name in ray.util.list_named_actors():  # of this driver, unless its session has a namespace
+        if name.startswith(WORKER) and name not in names:
+            end_workers([ray.get_actor(name)])
+    return [actor.options(name=name, get_if_exists=True).remote() for name in names]
 
 
 def workers_of(threads: int) -> int:
     """How many workers of `threads` CPU cores each the cluster has room for."""
     return max(1, int(ray.cluster_resources().get("CPU", 0.0) / threads + 1e-9))
+
+
+def free_workers_of(threads: int) -> int:
+    """How many workers of `threads` CPU cores each can start now, beside those of others."""
+    return int(ray.available_resources().get("CPU", 0.0) / threads + 1e-9)
 
 
 def has_gpu() -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import math
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +18,17 @@ from ztp_search.data import ImageStore
 from ztp_search.errors import OutageError, WorkerError, ZtpError
 from ztp_search.evaluation.ray_cluster import (
     abandon,
-    actor_class,
     connect,
     disconnect,
-    end_workers,
     is_of_this_process,
     start_workers,
     what_is_lost,
 )
+from ztp_search.evaluation.ray_crew import Crew
+from ztp_search.evaluation.ray_seat import Seat, Share, what_nodes_have
+from ztp_search.evaluation.shares import room_for
 from ztp_search.evaluation.tasks import CACHE_BYTES, Job, Results, Task
-from ztp_search.events import Event, Joined, Restarted, Retry
+from ztp_search.events import Event, Joined, Restarted, Retry, Shared
 from ztp_search.objectives import Distributions
 
 MAX_DEATHS = 3
@@ -37,15 +39,11 @@ RESOURCES = {"num_cpus": "CPU", "num_gpus": "GPU"}
 """What Ray calls the whole of which a worker takes a share."""
 LOOK_SECONDS = 2.0
 """How often it is seen to whether Ray is still there."""
-GROW_SECONDS = 10.0
-"""How often it is seen to whether the cluster has got room for more workers."""
 PATIENCE = 30.0
 """Seconds after which a cluster that does not answer is given up: Ray's client ends the process
 after a minute."""
 MAX_RESTARTS = 3
 """A Ray of our own that dies so often is given up."""
-QUEUED_PER_WORKER = 2
-"""Tasks a worker has at hand: one running, one waiting, so that it never idles on the driver."""
 
 
 class RayPool:
@@ -56,13 +54,15 @@ class RayPool:
     restarts it fail at once. Until the new one is there, which on a cluster that has lost a node
     may take long, the others do its work. A Ray that was started here and dies is started again.
 
+    On a cluster at `address`, which other searches may use too, it has as many workers as are this
+    search's share at the time. It learns that in a thread, and follows it there.
+
     Args:
         job: what every worker holds.
-        workers: how many actors; None starts one per share of a GPU, or per `threads` CPU cores,
-            and more when nodes join the cluster at `address`.
+        workers: how many actors; None starts one per share of a GPU, or per `threads` CPU cores.
         gpus_per_worker: share of a GPU that one worker takes.
         address: of a running Ray cluster; None starts one here.
-        tell: told of workers that have died or joined.
+        tell: told of workers that have died or joined, and of the share.
 
     Raises:
         ZtpError: the cluster does not answer, or has no room for so many workers.
@@ -79,48 +79,67 @@ class RayPool:
     ) -> None:
         self._tell = tell
         on_gpu = job.runtime.device != "cpu"
-        self._actors: list[Any] = []
         self._address = address
         self._started_with = job.runtime.threads, workers if not on_gpu else None
+        self._lock = threading.RLock()  # of what follows, as shares change at any time
+        self._targets: dict[str, Distributions] = {}
+        self._running: dict[Any, tuple[Task, int]] = {}
+        self._deaths: collections.Counter[Task] = collections.Counter()
+        self._restarts = 0
+        self._looked = time.monotonic()
+        self._lost_since: float | None = None
+        self._share: Share | None = None
+        self._seat: Seat | None = None
+        self._takes = {"num_gpus": gpus_per_worker} if on_gpu else {"num_cpus": job.runtime.threads}
+        self._crew = Crew(self._takes, self._furnish)
+        ((name, need),) = self._takes.items()
         self._connected = connect(address, *self._started_with)
         try:
-            resources = ray.cluster_resources()
-            share = {"num_gpus": gpus_per_worker} if on_gpu else {"num_cpus": job.runtime.threads}
-            ((resource, need),) = share.items()
-            most = _room(resources, resource, need)
-            self.workers = max(1, most) if workers is None else workers
-            if self.workers > most:  # Ray would wait for ever
+            nodes = what_nodes_have(RESOURCES[name])
+            room = room_for(need, nodes)
+            if workers is not None and workers > room:  # Ray would wait for ever
                 if lost := what_is_lost():
                     raise OutageError(f"Ray is gone: {lost.what}")
                 share_of = "`gpus_per_worker`" if on_gpu else "`threads`"
                 raise ZtpError(
-                    f"`workers` {self.workers} with {share_of} {need:g} needs "
-                    f"{self.workers * need:g} {'GPUs' if on_gpu else 'CPU cores'}, but Ray has "
-                    f"{resources.get(RESOURCES[resource], 0.0):g}; use "
-                    + (f"`workers` {most}" if most else f"a smaller {share_of}")
+                    f"`workers` {workers} with {share_of} {need:g} needs "
+                    f"{workers * need:g} {'GPUs' if on_gpu else 'CPU cores'}, but Ray has "
+                    f"{sum(map(sum, nodes)):g}{f' on {len(nodes)} nodes' if len(nodes) > 1 else ''}"
+                    "; use " + (f"`workers` {room}" if room else f"a smaller {share_of}")
                 )
+            count = max(1, room) if workers is None else workers
             if job.cache_bytes is None:
-                each = resources.get("memory", math.inf) / self.workers
+                beside = count if address is None else max(1, room)  # those of other searches too
+                each = ray.cluster_resources().get("memory", math.inf) / beside
                 job = replace(job, cache_bytes=int(min(CACHE_BYTES, CACHE_SHARE * each)))
             self._job = job
-            self._share = share
-            self._grows = address is not None and workers is None
-            self._grown = time.monotonic()
-            self._targets: dict[str, Distributions] = {}
-            self._running: dict[Any, tuple[Task, int]] = {}
-            self._load = np.zeros(self.workers, np.int64)
-            self._deaths: collections.Counter[Task] = collections.Counter()
-            self._absent: dict[int, Any] = {}  # the answer of a new one, by worker
-            self._failed_starts: collections.Counter[int] = collections.Counter()
-            self._restarts = 0
-            self._looked = time.monotonic()
-            self._lost_since: float | None = None
-            self._hand_out()
+            if address is not None:
+                self._seat = Seat(RESOURCES[name], need, workers, self._follow)
+                count = self._first_share(self._seat, count)
+            self._hand_out(count)
         except BaseException:
             self.close()
             raise
 
-    def _hand_out(self) -> None:
+    def _first_share(self, seat: Seat, alone: int) -> int:
+        """Wait for a worker, where searches have come before; how many there are to begin with.
+
+        alone: how many where nobody tells.
+        """
+        patience = time.monotonic() + PATIENCE
+        while True:
+            share = seat.wait(LOOK_SECONDS)
+            self._tell_share(share)
+            if share is None:
+                if time.monotonic() > patience:
+                    return alone
+            elif share.workers or not share.room:  # a cluster without room may make some
+                return max(1, share.workers)
+            else:
+                start_workers(0, **self._takes)  # those that were started early take none's place
+            self._look()
+
+    def _hand_out(self, count: int) -> None:
         """Start all workers, and have them hold what they need."""
         self._kept = ray.put(self._job)  # a worker may have to be made again
         self._stored: dict[str, Any] = {}
@@ -130,34 +149,35 @@ class RayPool:
                 for name, path in self._job.image_paths.items()
             }
         self._kept_targets = {name: ray.put(each) for name, each in self._targets.items()}
-        self._class = actor_class(**self._share)
-        self._actors = start_workers(self.workers, **self._share)
-        for actor in self._actors:
-            self._furnish(actor)
+        self._crew = Crew(self._takes, self._furnish)
+        self._crew.begin(start_workers(count, **self._takes), placed=self._seat is None)
+
+    @property
+    def workers(self) -> int:
+        return self._crew.size
 
     @property
     def room(self) -> int:
-        present = max(1, self.workers - len(self._absent))
-        return QUEUED_PER_WORKER * present - len(self._running)
+        return self._crew.room
 
     @property
     def free(self) -> int:
-        load = self._load
-        if 0 < len(self._absent) < self.workers:
-            load = load.copy()
-            load[list(self._absent)] = np.iinfo(load.dtype).max
-        return int(load.argmin())
+        return self._crew.free
 
     def hold_targets(self, image_set: str, targets: Distributions) -> None:
         self._targets[image_set] = targets
         self._kept_targets[image_set] = ray.put(targets)
-        for actor in self._actors:
-            actor.hold_targets.remote(image_set, self._kept_targets[image_set])
+        with self._lock:
+            for actor in self._crew.living:
+                actor.hold_targets.remote(image_set, self._kept_targets[image_set])
 
     def submit(self, task: Task, worker: int) -> None:
-        reference = self._actors[worker].run.remote(task)
-        self._running[reference] = (task, worker)
-        self._load[worker] += 1
+        with self._lock:
+            if not self._crew.takes(worker):  # any more
+                worker = self.free
+            reference = self._crew.actors[worker].run.remote(task)
+            self._running[reference] = (task, worker)
+            self._crew.load[worker] += 1
 
     def finished(self) -> list[tuple[Task, Results]]:
         done: list[tuple[Task, Results]] = []
@@ -165,42 +185,51 @@ class RayPool:
             waiting = list(self._running)
             ready, _ = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
-            self._welcome()
-            for reference in ready:
-                task, worker = self._running.get(reference, (None, 0))
-                if task is None:  # given out again, as its worker died
-                    continue
-                try:
-                    results: Results = ray.get(reference)
-                except RayTaskError as error:
-                    cause = error.cause if isinstance(error.cause, Exception) else error
-                    raise WorkerError(
-                        f"evaluating {_names(task)} failed: "
-                        f"{type(cause).__name__}: {(str(cause).splitlines() or ['no message'])[0]}"
-                    ) from error
-                except RayError:  # worker or node died, memory ran out, object lost
-                    if what_is_lost():
-                        break
-                    self._replace(worker)
-                else:
-                    del self._running[reference]
-                    self._load[worker] -= 1
-                    done.append((task, results))
+            with self._lock:
+                self._welcome()
+                done = self._taken_in(ready)
             if not done or time.monotonic() > self._looked + LOOK_SECONDS:
                 self._look()
         return done
 
+    def _taken_in(self, ready: Sequence[Any]) -> list[tuple[Task, Results]]:
+        """The results of tasks that have ended; what died is replaced."""
+        done: list[tuple[Task, Results]] = []
+        for reference in ready:
+            task, worker = self._running.get(reference, (None, 0))
+            if task is None:  # given out again, as its worker died or left
+                continue
+            try:
+                results: Results = ray.get(reference)
+            except RayTaskError as error:
+                cause = error.cause if isinstance(error.cause, Exception) else error
+                raise WorkerError(
+                    f"evaluating {_names(task)} failed: "
+                    f"{type(cause).__name__}: {(str(cause).splitlines() or ['no message'])[0]}"
+                ) from error
+            except RayError:  # worker or node died, memory ran out, object lost
+                if what_is_lost():
+                    break
+                self._replace(worker)
+            else:
+                del self._running[reference]
+                self._crew.load[worker] -= 1
+                done.append((task, results))
+        return done
+
     def pids(self) -> list[int]:
         """Process ids of the workers."""
-        pids: list[int] = ray.get([actor.pid.remote() for actor in self._actors])
+        pids: list[int] = ray.get([actor.pid.remote() for actor in self._crew.living])
         return pids
 
     def close(self) -> None:
         """End the workers, and Ray where this pool has connected to it."""
+        if self._seat is not None:
+            self._seat.leave(wait=what_is_lost() is None)
         if self._connected:
             disconnect()
         else:
-            end_workers(self._actors)
+            self._crew.end()
 
     def _look(self) -> None:
         """See to a Ray that is lost.
@@ -221,7 +250,7 @@ class RayPool:
             if not lost.for_good and now < self._lost_since + PATIENCE:
                 return
             abandon()
-            self._connected, self._actors = False, []
+            self._connected, self._crew = False, Crew(self._takes, self._furnish)
             raise OutageError(f"the Ray cluster is gone: {lost.what}")
         self._restarts += 1
         if self._restarts >= MAX_RESTARTS:
@@ -230,46 +259,43 @@ class RayPool:
         connect(None, *self._started_with)
         tasks = list(self._running.values())
         self._running.clear()
-        self._load[:] = 0
-        self._absent.clear()
-        self._hand_out()
+        self._hand_out(self.workers)
         self._tell(Restarted(len(tasks), lost.what))
         for task, worker in tasks:
             self.submit(task, worker)
 
     def _welcome(self) -> None:
-        """Take in workers that have come, and start more where the cluster has got room."""
-        for worker, answer in list(self._absent.items()):
-            if not ray.wait([answer], timeout=0)[0]:
-                continue
-            try:
-                ray.get(answer)
-            except RayError:
-                if self._load[worker]:  # it was all there was; its tasks say what is wrong
-                    del self._absent[worker]
-                elif self._failed_starts[worker] < MAX_DEATHS:
-                    self._failed_starts[worker] += 1
-                    self._start(worker)
-            else:
-                del self._absent[worker]
-                self._tell(Joined(worker, self.workers - len(self._absent)))
-        if not self._grows or time.monotonic() < self._grown + GROW_SECONDS:
-            return
-        self._grown = time.monotonic()
-        if what_is_lost():  # without its head the cluster would not answer
-            return
-        ((resource, need),) = self._share.items()
-        for worker in range(self.workers, _room(ray.cluster_resources(), resource, need)):
-            self._actors.append(None)
-            self._load = np.append(self._load, 0)
-            self.workers += 1
-            self._start(worker)
+        """Take in workers that have come, and tell of the share."""
+        if self._seat is not None:
+            self._tell_share(self._seat.share)
+        for worker in self._crew.welcome():
+            self._tell(Joined(worker, self._crew.present))
 
-    def _start(self, worker: int) -> None:
-        """Start a worker; it is absent until it answers."""
-        actor = self._actors[worker] = self._class.remote()
-        self._furnish(actor)
-        self._absent[worker] = actor.pid.remote()
+    def _follow(self, share: Share) -> None:
+        """Have as many workers as are this search's share: one at least, as it has begun.
+
+        Called in another thread, now and then: a driver that is busy with something else keeps no
+        worker that has nothing to do from other searches.
+        """
+        with self._lock:
+            if not self._crew.size:  # it has not begun, or it has ended
+                return
+            for worker in self._crew.resize(max(1, share.workers)):
+                self._crew.load[worker] = 0
+                for reference, (task, at) in list(self._running.items()):
+                    if at == worker:
+                        del self._running[reference]
+                        self.submit(task, self.free)
+            ended: set[Any] = set()
+            if running := list(self._running):
+                ended.update(ray.wait(running, num_returns=len(running), timeout=0)[0])
+            self._crew.dismiss({self._running[each][1] for each in running if each not in ended})
+
+    def _tell_share(self, share: Share | None) -> None:
+        before, self._share = self._share, share
+        if share is not None and share != before:
+            if share.searches > 1 or (before is not None and before.searches > 1):
+                self._tell(Shared(share.workers, share.room, share.searches))
 
     def _furnish(self, actor: Any) -> None:
         """Have a worker hold model, images and targets."""
@@ -282,8 +308,7 @@ class RayPool:
 
         Tasks run in the order of submission, so the first that failed is the one that ran.
         """
-        ray.kill(self._actors[worker])  # where it was only out of reach
-        self._start(worker)
+        self._crew.replace(worker)
         mine = [ref for ref, (_, at) in self._running.items() if at == worker]
         ray.wait(mine, num_returns=len(mine))
         lost: list[Task] = []
@@ -299,7 +324,7 @@ class RayPool:
                     reason = _line(error)
                     self._count_death(task, reason)
                 lost.append(task)
-        self._load[worker] -= len(lost)
+        self._crew.load[worker] -= len(lost)
         for task in lost:
             self.submit(task, self.free)
         if lost:
@@ -314,19 +339,6 @@ class RayPool:
                 f"{MAX_DEATHS} workers died one after the other on {_names(task)} "
                 f"(images {task.images.start} to {task.images.stop}): {line}"
             )
-
-
-def _room(resources: Mapping[str, float], resource: str, need: float) -> int:
-    """How many workers of such a share there is room for.
-
-    Args:
-        resources: of the cluster, as Ray names them.
-        resource: a name of `RESOURCES`.
-    """
-    available = resources.get(RESOURCES[resource], 0.0)
-    if need < 1:  # a worker's share lies on one GPU
-        return int(available) * int(1 / need + 1e-9)
-    return int(available / need + 1e-9)
 
 
 def _line(error: Exception) -> str:

@@ -96,7 +96,9 @@ class Job:
 class Pool(Protocol):
     """Workers that evaluate tasks."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many there are at present; 0: this process."""
 
     @property
     def room(self) -> int:
