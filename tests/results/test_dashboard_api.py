@@ -197,6 +197,25 @@ def test_artifacts_are_the_configuration_and_its_picture(out: Path) -> None:
     assert files[f"{name}.svg"].startswith(b"<?xml") and b"</svg>" in files[f"{name}.svg"]
 
 
+def test_only_so_many_trials_have_notes_and_files_and_those_that_fall_behind_lose_them(
+    tmp_path: Path,
+) -> None:
+    before: set[int] = set()
+    for trials in (60, 90):
+        made_up_search(tmp_path, trials=trials, racing="off", study="s")
+        storage = DashboardStorage(url_of(tmp_path), artifacts_of)
+        with StudyReader.open(url_of(tmp_path), "s") as study:
+            best = {trial.number for trial in study.best(showing.AT_MOST)}
+            stored = study._database.optuna.get_study_system_attrs(study.id)
+        trials_of = storage.get_all_trials(ids(tmp_path)["s"])
+        with_files = {t.number for t in trials_of if any("artifacts:" in k for k in t.system_attrs)}
+        with_notes = {t.number for t in trials_of if note_of(stored, t._trial_id) is not None}
+        assert with_files == with_notes == best and len(best) == 50
+        assert not any(key.startswith("artifacts:") for key in stored)  # made when asked for
+        assert before - best or not before  # some fall behind
+        before = best
+
+
 @pytest.mark.parametrize(
     "id", ["x", "00000001-00000000-09", "000000ff-00000000-01", "00000001-000000ff-01"]
 )
