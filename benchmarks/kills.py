@@ -1,6 +1,7 @@
 """Searches killed at random moments, and whether anything is lost: kill -9 of all that can die.
 
     python benchmarks/kills.py [--driver 100] [--worker 60] [--raylet 20] [--database 20]
+                               [--down-seconds 3] [--name kills]
 
 Each number is of kills. Searches of the embedded model are killed again and again until they have
 ended: the driver (in whatever it does: importing, sampling, storing, confirming, measuring; the
@@ -28,6 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +48,15 @@ NOT_COMPARED = {"evaluation_seconds", "image_evaluations"}
 model lies on disk, stored or not."""
 PATIENCE = 600.0
 """Seconds after which a search that has not ended counts as not survived."""
-DOWN_SECONDS = 3.0
-"""For which a database server is away."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for kind, number in (("driver", 100), ("worker", 60), ("raylet", 20), ("database", 20)):
         parser.add_argument(f"--{kind}", type=int, default=number, metavar="KILLS")
+    parser.add_argument("--down-seconds", type=float, default=3.0, help="of a database server")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="kills", help="of the file under benchmarks/results")
     args = parser.parse_args()
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory(prefix="kills") as scratch:
@@ -63,10 +65,10 @@ def main() -> None:
         wanted = undisturbed(folder / "undisturbed")
         whole = time.monotonic() - began
         rows = []
-        for kind, kill in KINDS.items():
+        for kind, kill in kinds(args.down_seconds).items():
             if most := getattr(args, kind):
                 rows.append(row(kind, kill, most, chance, folder, wanted, whole))
-                record("kills", {"arguments": vars(args), "search": SEARCH, "rows": rows})
+                record(args.name, {"arguments": vars(args), "search": SEARCH, "rows": rows})
 
 
 def command(out: Path, workers: int, storage: str | None = None) -> list[str]:
@@ -141,10 +143,10 @@ def kill_raylet(child: subprocess.Popen[str], _: Place) -> bool:
     return _kill_one_below(child, lambda line: "raylet/raylet " in line)
 
 
-def kill_database(_: subprocess.Popen[str], place: Place) -> bool:
+def kill_database(seconds: float, _: subprocess.Popen[str], place: Place) -> bool:
     assert place.server is not None
     place.server.kill()
-    time.sleep(DOWN_SECONDS)
+    time.sleep(seconds)
     place.server.start()
     return True
 
@@ -161,9 +163,11 @@ def _kill_one_below(child: subprocess.Popen[str], is_it: Callable[[str], bool]) 
     return bool(found)
 
 
-KINDS: dict[str, Kill] = {
-    "driver": kill_driver, "worker": kill_worker, "raylet": kill_raylet, "database": kill_database,
-}  # fmt: skip
+def kinds(down_seconds: float) -> dict[str, Kill]:
+    return {
+        "driver": kill_driver, "worker": kill_worker, "raylet": kill_raylet,
+        "database": partial(kill_database, down_seconds),
+    }  # fmt: skip
 
 
 # ---- searches that are killed --------------------------------------------------------------
@@ -206,7 +210,7 @@ def killed_again_and_again(
         with started(place.command) as child:
             while child.poll() is None and time.monotonic() < limit:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(chance.uniform(0.0, whole))
+                    child.wait(chance.uniform(0.0, whole / 2))
                 if child.poll() is None and made < most and kill(child, place):
                     made += 1
                     if kill is kill_driver:
