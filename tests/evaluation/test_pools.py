@@ -528,10 +528,13 @@ def test_a_pool_has_its_share_whoever_comes_goes_or_dies(
         """Another search says that it wants a worker, and has one."""
         ray.get(ray_seat._table().say.remote(name, "CPU", 1.0, 1, 1))
 
+    def leaves(name: str) -> None:
+        ray.get(ray_seat._table().leave.remote(name))
+
     def tell(event: Event) -> None:
         said.append(event)
         if event == Shared(0, 2, 3):
-            ray.get(ray_seat._table().leave.remote("one"))
+            leaves("one")
 
     def until(condition: Callable[[], bool]) -> None:
         while not condition():
@@ -548,7 +551,8 @@ def test_a_pool_has_its_share_whoever_comes_goes_or_dies(
             assert pool.workers == 1 and len(early) == 2
             assert ray.util.list_named_actors() == ["ztp-worker-0"]
             said.clear()
-            until(lambda: len(said) == 3)  # the other was not heard of for a while
+            leaves("two")
+            until(lambda: len(said) == 3)
             assert Shared(2, 2, 1) in said and said[-1] == Joined(1, 2)
             for task in SEVERAL[:4]:
                 pool.submit(task, pool.free)
@@ -562,7 +566,7 @@ def test_a_pool_has_its_share_whoever_comes_goes_or_dies(
             rival("three")
             assert collected(pool, SEVERAL) == expected
             assert said[3:] == [Shared(1, 2, 2)] and pool.workers == 1
-            ray.get(ray_seat._table().leave.remote("three"))
+            leaves("three")
             until(lambda: len(said) == 6)
             assert said[4:] == [Shared(2, 2, 1), Joined(1, 2)]
             pool.close()

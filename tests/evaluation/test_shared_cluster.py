@@ -31,7 +31,8 @@ class Search:
     def _read(self) -> None:
         assert self.child.stderr is not None
         with contextlib.suppress(ValueError):  # closed
-            self.log.extend(json.loads(line) for line in self.child.stderr)
+            for line in self.child.stderr:
+                self.log.append(json.loads(line))
 
     def until(self, condition: Callable[[], bool]) -> None:
         until(condition, self.child)
