@@ -1,6 +1,6 @@
 """What more images for the finalists are worth: the bound of `images` that nobody asked for.
 
-    python benchmarks/finalists.py [--budgets 35% 50% 68%] [--seeds 3] [--images 16384]
+    python benchmarks/finalists.py [--budgets 35% 50% 68%] [--seeds 3] [--images 10000]
 
 Searches of the digits space race on 512 images. Their finalists, and the hand-set schedules, are
 then measured on many others. In each of 200 splits one half of these, in random order, chooses the
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", default=["35%", "50%", "68%"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--images", type=int, default=16384)
+    parser.add_argument("--images", type=int, default=10_000)
     args = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     fields = {
