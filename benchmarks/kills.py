@@ -244,7 +244,7 @@ def compare(
     """Count what is as it would have been."""
     try:
         found = evidence(place.storage)
-    except StudyError:  # a database that was away when the search asked for it first: exit 2
+    except StudyError:  # it ended before there was a study
         count["not begun"] += made
         return
     trials = found["trials"]

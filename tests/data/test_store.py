@@ -234,8 +234,12 @@ def test_what_a_killed_process_left_is_not_taken_for_a_store(folder, tmp_path, m
     (left,) = (tmp_path / "cache").iterdir()
     assert left.name.startswith(".") and (left / "holdout").exists()
     assert len(prepared(folder, tmp_path).search) == 3
-    os.utime(left, (0, 0))  # long ago: swept by the next run that writes
+    os.utime(left, (0, 0))  # made long ago, but still written to
     prepared(folder, tmp_path, seed=1)
+    assert left.exists()
+    for path in (*left.rglob("*"), left):
+        os.utime(path, (0, 0))  # long ago: swept by the next run that writes
+    prepared(folder, tmp_path, seed=2)
     assert not left.exists()
 
 

@@ -275,7 +275,7 @@ def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in path.parent.glob(".*.*"):  # what killed processes left behind
-            if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
+            if _is_abandoned(stale):
                 shutil.rmtree(stale, ignore_errors=True)
         yield temporary
         if not path.exists():  # another process may have been first; its content is the same
@@ -285,6 +285,18 @@ def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
                         f"({error.strerror}); free space, or choose another folder") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether nothing was written to a temporary folder for long, so that nobody is at it.
+
+    The folder itself tells when it was made: since then the clock may have been set, or days gone.
+    """
+    try:
+        written = max(each.stat().st_mtime for each in (folder, *folder.rglob("*")))
+    except OSError:  # its process has renamed it meanwhile, or deleted it
+        return False
+    return time.time() - written > _STALE_SECONDS
 
 
 def _sync(file: IO[bytes]) -> None:
