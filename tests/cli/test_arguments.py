@@ -98,3 +98,23 @@ def test_a_storage_file_without_a_url_is_refused(text: str, tmp_path: Path) -> N
     for path in (tmp_path / "storage", tmp_path / "none"):
         with pytest.raises(ZtpError, match="storage file"):
             parse(["best", "--storage", f"@{path}"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--budgt", "50%"], "unrecognized arguments: --budgt (is it --budget?)"),
+        (["--budgt=50%"], "unrecognized arguments: --budgt (is it --budget?)"),
+        (["--budget", "3", "--trails", "5"], "unrecognized arguments: --trails (is it --trials?)"),
+        (["export", "--fromat", "json"], "unrecognized arguments: --fromat (is it --format?)"),
+        (["evaluate", "--frobnicate"], "unrecognized arguments: --frobnicate; see"),
+    ],
+)
+def test_a_misspelt_option_is_told_before_missing_ones(argv: list[str], says: str) -> None:
+    with pytest.raises(ZtpError) as caught:
+        parse(argv)
+    assert str(caught.value).startswith(says)
+
+
+def test_what_stands_behind_two_dashes_is_no_option() -> None:
+    assert str(parse(["cost", "--", "--frobnicate"]).config) == "--frobnicate"

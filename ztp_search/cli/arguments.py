@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -29,6 +30,19 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """An option that there is not is told before any that is missing: it may be the same."""
+        if self._subparsers is None:  # else they are a command's
+            for word in args:
+                if word == "--":
+                    break
+                option = word.partition("=")[0]
+                if option.startswith("--") and option not in self._option_string_actions:
+                    meant = difflib.get_close_matches(option, self._option_string_actions, 1)
+                    hint = f" (is it {meant[0]}?)" if meant else ""
+                    self.error(f"unrecognized arguments: {option}{hint}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise ZtpError(f"{message}; see `{self.prog} --help`")
