@@ -67,7 +67,16 @@ def methods(rows: list[Mapping[str, Any]]) -> Iterator[list[str]]:
         yield [Path(row["space"]).stem, row["budget"], *cells]
 
 
-TABLES = {"samplers": samplers, "methods": methods}
+def kills(rows: list[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """A row per kind of what was killed."""
+    counts = ("kills", "survived", "searches", "lost", "doubled")
+    yield ["killed", "kills", "survived", "in searches", "trials lost", "trials doubled"]
+    for row in rows:
+        yield [row["kind"], *(str(row[name]) for name in counts)]
+    yield ["together", *(str(sum(row[name] for row in rows)) for name in counts)]
+
+
+TABLES = {"samplers": samplers, "methods": methods, "kills": kills}
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
