@@ -6,8 +6,8 @@
 Searches of the digits space, raced as always, all trials of one together; a fifth of the trials of
 "+ refine" are refinements. At equal numbers of trials the image evaluations, which are recorded,
 are nearly equal. Each winner is then measured on the same holdout images, which chose nothing.
-Differences from Monte Carlo of as many trials are paired by seed, which also draws the order of the
-images, with Student's interval over seeds.
+Differences from Monte Carlo of as many trials, and from the same way's fewest trials, are paired by
+seed, which also draws the order of the images, with Student's interval over seeds.
 
 Studies and holdout results are kept under benchmarks/.cache, so the script can be stopped and
 started again, with other ways and numbers of trials; `--report` only reports what is there.
@@ -21,7 +21,7 @@ import json
 import multiprocessing
 import os
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,11 @@ def main() -> None:
     rows = [
         row
         for budget, trials, way in itertools.product(args.budgets, args.trials, args.ways)
-        if (row := summary(budget, trials, way, found, right))
+        if (
+            row := summary(
+                Job(budget, trials, way, 0, args.images), min(args.trials), found, right
+            )
+        )
     ]
     record(args.name, {"arguments": vars(args), "rows": rows})
 
@@ -134,21 +138,28 @@ def read(job: Job) -> Found | None:
 
 
 def summary(
-    budget: str, trials: int, way: str, found: dict[Job, Found],
+    job: Job, fewest: int, found: dict[Job, Found],
     right: dict[PruningConfig, npt.NDArray[np.bool_]],
 ) -> dict[str, Any] | None:  # fmt: skip
-    """One row of the results; None without searches."""
-    mine = {job.seed: each for job, each in found.items()
-            if (job.budget, job.trials, job.way) == (budget, trials, way)}  # fmt: skip
-    base = {job.seed: each for job, each in found.items()
-            if (job.budget, job.trials, job.way) == (budget, trials, BASE)}  # fmt: skip
+    """One row of the results, of searches like this one but for the seed; None without any.
+
+    fewest: trials of the searches that have fewest.
+    """
+
+    def like(wanted: Job) -> dict[int, Found]:
+        return {
+            each.seed: result for each, result in found.items()
+            if replace(each, seed=wanted.seed) == wanted
+        }  # fmt: skip
+
+    mine = like(job)
     if not mine:
         return None
     accuracy = {seed: 100 * float(right[each.winner.config].mean()) for seed, each in mine.items()}
     row: dict[str, Any] = {
-        "budget": budget,
-        "way": way,
-        "trials": trials,
+        "budget": job.budget,
+        "way": job.way,
+        "trials": job.trials,
         "seeds": len(mine),
         "holdout_top1": statistics.mean(accuracy.values()),
         "holdout_top1_by_seed": accuracy,
@@ -159,16 +170,25 @@ def summary(
         ),
     }
     text = ""
-    gains = [accuracy[seed] - 100 * float(right[base[seed].winner.config].mean())
-             for seed in mine if seed in base]  # fmt: skip
-    if way != BASE and len(gains) > 1:
-        half = float(student.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains)
-        half /= len(gains) ** 0.5
-        mean = statistics.mean(gains)
-        row["minus_monte_carlo"] = [mean, mean - half, mean + half]
-        text = f"; minus Monte Carlo {mean:+.2f} ± {half:.2f}"
-    print(f"{budget}, {trials:5} trials, {way:21}: holdout {row['holdout_top1']:.2f} % over "
-          f"{len(mine)} seeds{text}; total variation {row['total_variation']:.4f}, "
+    others = {
+        "monte_carlo": replace(job, way=BASE), "fewest_trials": replace(job, trials=fewest),
+    }  # fmt: skip
+    for name, other in others.items():
+        base = like(other)
+        gains = [accuracy[seed] - 100 * float(right[base[seed].winner.config].mean())
+                 for seed in mine if seed in base]  # fmt: skip
+        if other != job and gains:
+            mean = statistics.mean(gains)
+            row[f"minus_{name}"] = [mean]
+            text += f"; minus {name.replace('_', ' ')} {mean:+.2f}"
+            if len(gains) > 1:
+                half = float(student.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains)
+                half /= len(gains) ** 0.5
+                row[f"minus_{name}"] += [mean - half, mean + half]
+                text += f" ± {half:.2f}"
+    print(f"{job.budget}, {job.trials:5} trials, {job.way:21}: "
+          f"holdout {row['holdout_top1']:.2f} % over {len(mine)} seeds{text}; "
+          f"total variation {row['total_variation']:.4f}, "
           f"{row['image_evaluations']:,.0f} image evaluations")  # fmt: skip
     return row
 
