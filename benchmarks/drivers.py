@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from common import record
+from kills import evidence
 from made_up import made_up_results
 from postgres import Server
 
@@ -30,7 +31,6 @@ import ztp_search
 from ztp_search import SearchSettings
 from ztp_search.driver.progress import Progress
 from ztp_search.events import Event, Stored
-from ztp_search.study import StudyReader
 
 SEARCH = {
     "space": "digits", "budget": "50%", "images": 512, "holdout": 64, "workers": 0, "speed": "off",
@@ -61,7 +61,7 @@ def main() -> None:
     record("drivers", {"arguments": vars(args), "rows": rows})
 
 
-def row(server: Server, drivers: int, job: Any, wanted: list[Any]) -> dict[str, Any]:
+def row(server: Server, drivers: int, job: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     """All at once."""
     studies = [f"driver-{number}" for number in range(drivers)]
     began = time.perf_counter()
@@ -95,17 +95,6 @@ def driven(changes: dict[str, Any], out: Path, trials: int, task_seconds: float)
     with made_up_results(task_seconds):
         ztp_search.search(settings, Listener())
     return seconds
-
-
-def evidence(storage: str, study: str) -> list[Any]:
-    """All of the trials but for seconds, and what they are ranked by."""
-    with StudyReader.open(storage, study) as stored:
-        return [
-            stored.attributes()["scores"],
-            *((t.number, t.state, t.value, t.config,
-               {name: v for name, v in t.attrs.items() if name != "evaluation_seconds"})
-              for t in stored.trials()),
-        ]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from common import record
 from postgres import Server
 
 from ztp_search.errors import StudyError
+from ztp_search.evaluation.ray_cluster import WORKER
 
 SEARCH = {
     "space": "digits", "budget": "50%", "trials": "48", "images": "256", "holdout": "128",
@@ -85,13 +86,13 @@ def undisturbed(out: Path) -> dict[str, Any]:
     return evidence(f"sqlite:///{out / 'studies.db'}")
 
 
-def evidence(storage: str) -> dict[str, Any]:
-    """All that must not depend on what happened."""
+def evidence(storage: str, study: str = SEARCH["study"]) -> dict[str, Any]:
+    """All of a study that must not depend on what happened."""
     import ztp_search
 
-    with ztp_search.load_study(storage, "s") as study:
-        trials = study.trials()
-        attributes = study.attributes()
+    with ztp_search.load_study(storage, study) as stored:
+        trials = stored.trials()
+        attributes = stored.attributes()
     return {
         "trials": [
             (each.number, each.state, each.value, each.config.digest(),
@@ -136,7 +137,7 @@ def kill_driver(child: subprocess.Popen[str], _: Place) -> bool:
 
 
 def kill_worker(child: subprocess.Popen[str], _: Place) -> bool:
-    return _kill_one_below(child, lambda line: line.startswith(("ray::Worker", "ray::ztp-worker-")))
+    return _kill_one_below(child, lambda line: line.startswith(("ray::Worker", f"ray::{WORKER}")))
 
 
 def kill_raylet(child: subprocess.Popen[str], _: Place) -> bool:

@@ -13,6 +13,7 @@ from helpers.running import SEARCH, attributes, stored
 import ztp_search
 from ztp_search import SearchSettings
 from ztp_search.backbones import ActivationCache
+from ztp_search.driver.progress import Progress
 from ztp_search.errors import ZtpError
 from ztp_search.pruning.config import PruningConfig
 from ztp_search.study.packing import unpack_bits, unpack_losses
@@ -44,10 +45,13 @@ def search(out: Path, monkeypatch: pytest.MonkeyPatch, short: Short, **changes: 
     """Search with so little memory in this process, and return the notes."""
     notes: list[str] = []
     monkeypatch.setattr(ActivationCache, "logits", lambda self, config: short.logits(self, config))
-    monkeypatch.setattr(
-        "ztp_search.driver.progress.Progress.note", lambda _, text: notes.append(text)
-    )
-    ztp_search.search(SearchSettings(**{**SEARCH, "workers": 0, "out": out, **changes}))
+
+    class Listener(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    settings = SearchSettings(**{**SEARCH, "workers": 0, "out": out, **changes})
+    ztp_search.search(settings, Listener())
     return "\n".join(notes)
 
 

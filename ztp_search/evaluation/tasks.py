@@ -6,6 +6,7 @@ Every pool gives the same results, because what could change them (`Runtime`) is
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,9 +134,7 @@ def evaluate_task(runner: ModelRunner, task: Task) -> Results:
     are evaluated one at a time. One that lacks memory on its own is given half the images per
     forward, and so is whatever this runner evaluates after it.
     """
-    tries = 0
-    while True:
-        tries += 1
+    for tries in itertools.count(1):
         try:
             return runner.run(task.configs, task.images)
         except ZtpError as error:
