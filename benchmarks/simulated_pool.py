@@ -199,15 +199,25 @@ class Timed:
 
 
 class FirstRung(Progress):
-    """Notes how busy workers were until the first rung was left."""
+    """Notes how busy workers were on the first rung of the last cohort.
+
+    The hand-set schedules are a cohort of their own before it, too few to keep anybody busy.
+    """
 
     def __init__(self, pool: Simulated) -> None:
         self.pool = pool
         self.busy: float | None = None
+        self._on_it = False
+        self._since = (0.0, 0.0)
 
     def trials(self, status: Status) -> None:
-        if status.rung > 1 and self.busy is None:
-            self.busy = self.pool.busy / (self.pool.workers * (self.pool.ended - self.pool.began))
+        busy, now = self.pool.busy, time.perf_counter()
+        if status.rung == 1 and not self._on_it:
+            self._since = busy, now
+        if status.rung > 1 and self._on_it:
+            busy_before, began = self._since
+            self.busy = (busy - busy_before) / (self.pool.workers * (now - began))
+        self._on_it = status.rung == 1
 
 
 class SleepingEvaluator(Evaluator):
