@@ -253,7 +253,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         model, dict(space.model["preprocessing"]), args.store, args.images, args.batch_size,
         args.precision, args.loader, searcher.blocks,
     )  # fmt: skip
-    ray.init(num_cpus=args.workers, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local", num_cpus=args.workers, include_dashboard=False, log_to_driver=False
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainable = tune.with_resources(tune.with_parameters(Validation, job=job), {"cpu": 1})
         tuner = tune.Tuner(
