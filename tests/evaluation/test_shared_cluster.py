@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class Search:
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self.child = child
-        self.log: list[dict[str, Any]] = []
+        self.log: dict[str, list[dict[str, Any]]] = defaultdict(list)  # by event
         self._reading = threading.Thread(target=self._read)
         self._reading.start()
 
@@ -32,13 +33,14 @@ class Search:
         assert self.child.stderr is not None
         with contextlib.suppress(ValueError):  # closed
             for line in self.child.stderr:
-                self.log.append(json.loads(line))
+                event = json.loads(line)
+                self.log[event["event"]].append(event)
 
     def until(self, condition: Callable[[], bool]) -> None:
         until(condition, self.child)
 
     def of(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in self.log if line["event"] == event]
+        return list(self.log[event])
 
     def shares(self) -> list[tuple[int, int, int]]:
         return [(e["workers"], e["room"], e["searches"]) for e in self.of("shared")]
