@@ -9,7 +9,7 @@ from helpers.geometries import DIGITS, budget_of
 from helpers.spaces import space_of, wide
 
 from ztp_search.pruning.config import PruningConfig, PruningLayer
-from ztp_search.samplers import SAMPLERS, Known, MonteCarlo, Refine, Sampler
+from ztp_search.samplers import SAMPLERS, Known, MonteCarlo, Proposer, Refine
 from ztp_search.samplers.adaptive import AdaptiveSampler
 from ztp_search.space.decoder import Decoder
 
@@ -20,7 +20,7 @@ SAME_AS_ONE = PruningConfig((PruningLayer(2, 0.801, 5, 10), PruningLayer(5, 0.7,
 """0.801 of 100 tokens are 80 as well."""
 
 
-def proposed(sampler: Sampler, count: int) -> list[PruningConfig | None]:
+def proposed(sampler: Proposer, count: int) -> list[PruningConfig | None]:
     proposals = [sampler.propose(index) for index in range(count)]
     return [proposal and proposal.config for proposal in proposals]
 
@@ -51,8 +51,6 @@ def test_what_is_given_has_no_point() -> None:
     sampler = Known(wide(), seed=0, configs=[ONE])
     proposal = sampler.propose(0)
     assert proposal is not None and proposal.point == ()
-    with pytest.raises(NotImplementedError):
-        sampler.point(0, 0)
 
 
 def test_of_configurations_that_must_have_the_same_result_the_first_counts() -> None:

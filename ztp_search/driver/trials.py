@@ -22,7 +22,7 @@ from ztp_search.events import Best, Exhausted, Sampled
 from ztp_search.events import Cohort as Planned
 from ztp_search.pruning.cost import cost_dict, flops
 from ztp_search.racing import FINALISTS, RACING, Results, predicted_differences
-from ztp_search.samplers import SAMPLERS, Known, Refine, Sampler
+from ztp_search.samplers import SAMPLERS, Known, Proposer, Refine
 from ztp_search.settings import ResolvedSearch
 from ztp_search.space.decoder import Decoder
 from ztp_search.study import NewTrial, StudyDriver
@@ -87,7 +87,7 @@ class TrialRunner:
         proposed: set[bytes] = set()
         self.known = known_configs(settings.enqueued, decoder)
         self.queue = Known(decoder, seed, proposed, list(self.known))
-        self.samplers: dict[str, Sampler] = {
+        self.samplers: dict[str, Proposer] = {
             KNOWN: self.queue,
             settings.sampler: SAMPLERS[settings.sampler](decoder, seed, proposed),
             REFINE: Refine(decoder, seed, proposed),

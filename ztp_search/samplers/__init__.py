@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ztp_search.samplers.adaptive import AdaptiveSampler
-from ztp_search.samplers.base import Proposal, Sampler
+from ztp_search.samplers.base import Proposal, Proposer, Sampler
 from ztp_search.samplers.cma_es import CmaEs
 from ztp_search.samplers.known import Known
 from ztp_search.samplers.monte_carlo import MonteCarlo
@@ -22,6 +22,6 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
 """Classes by name, the default first."""
 
 __all__ = [
-    "SAMPLERS", "AdaptiveSampler", "CmaEs", "Known", "MonteCarlo", "Proposal", "QuasiMonteCarlo",
-    "Refine", "Sampler", "Surrogate", "Tpe",
+    "SAMPLERS", "AdaptiveSampler", "CmaEs", "Known", "MonteCarlo", "Proposal", "Proposer",
+    "QuasiMonteCarlo", "Refine", "Sampler", "Surrogate", "Tpe",
 ]  # fmt: skip

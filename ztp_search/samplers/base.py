@@ -1,4 +1,4 @@
-"""What every sampler is: a source of configurations by index, none of them twice."""
+"""What proposes configurations by index, none of them twice, and what every sampler is."""
 
 from __future__ import annotations
 
@@ -28,33 +28,22 @@ class Proposal:
     point: Point
 
 
-class Sampler(ABC):
-    """Proposes the configuration of trial i; a subclass says which point of the unit cube.
+class Proposer(ABC):
+    """Proposes the configuration of trial i, and never one that it must not.
 
-    Trial i depends on the seed, the decoder, i, the configurations that are excluded, and the
-    results that the sampler was told of before, and on nothing else. Configurations must be
-    proposed in ascending order of index: one that equals an earlier one in what decides its result
-    (realised token counts and scoring parameters) is replaced, attempt by attempt.
-
-    To add a sampler, subclass this class (or AdaptiveSampler, where results steer it) in a file of
-    its own and name it in SAMPLERS; tests/samplers/test_contract.py then tests it.
+    Configurations must be proposed in ascending order of index. One that equals an earlier one in
+    what decides its result (realised token counts and scoring parameters) is not proposed.
 
     Attributes:
-        generation: How many trials are proposed before the sampler is told of their results. None:
-            it makes no use of results, so any number may be.
+        generation: How many trials are proposed before it is told of their results. None: it makes
+            no use of results, so any number may be.
         seen: Digests of the configurations that are not proposed again.
 
     Args:
-        decoder: Turns points into configurations that meet the budget.
+        decoder: Says which model and space the configurations are for.
         seed: Of everything that is drawn at random.
-        seen: A set to share with the other samplers of a study, so that none of them proposes
-            what another has proposed.
-
-    Example:
-        >>> sampler = MonteCarlo(decoder, seed=0)
-        >>> cost_model = decoder.budget.cost_model(decoder.geometry)
-        >>> decoder.budget.holds(cost_model.total(sampler.propose(0).config))
-        True
+        seen: A set to share with the others of a study, so that none of them proposes what another
+            has proposed.
     """
 
     generation: int | None = None
@@ -63,6 +52,66 @@ class Sampler(ABC):
         self.decoder = decoder
         self.seed = seed
         self.seen: set[bytes] = set() if seen is None else seen
+
+    @abstractmethod
+    def propose(self, index: int) -> Proposal | None:
+        """The configuration of trial `index`, which is excluded from then on.
+
+        Returns:
+            None where there is nothing left to propose.
+        """
+
+    def exclude(self, config: PruningConfig) -> None:
+        """Never propose this configuration: a stored trial of a resumed study has it."""
+        self.seen.add(self._digest(config))
+
+    def tell(  # noqa: B027 - a sampler need not make use of results
+        self, start: int, points: Sequence[Point], values: Sequence[float | None]
+    ) -> None:
+        """Report the results of a finished generation, before the next one is proposed.
+
+        A resumed study reports the generations that are stored, in order, without having proposed
+        them.
+
+        Args:
+            start: Number of the generation's first trial.
+            points: As they were proposed, in order of trial number.
+            values: Of each point; more is better, None where the trial failed.
+        """
+
+    def _digest(self, config: PruningConfig) -> bytes:
+        """8 bytes that are the same for configurations that must have the same result.
+
+        A set of them costs a tenth of the memory of what they stand for. Among a million
+        configurations two different ones share a digest once in 40 million studies; the second is
+        then replaced, in every run alike.
+        """
+        tokens = token_counts(self.decoder.geometry, config)
+        key = method_of(config).identity(config, tokens)
+        return hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+
+
+class Sampler(Proposer):
+    """Proposes the configuration of trial i; a subclass says which point of the unit cube.
+
+    Trial i depends on the seed, the decoder, i, the configurations that are excluded, and the
+    results that the sampler was told of before, and on nothing else. One that equals an earlier one
+    is replaced, attempt by attempt.
+
+    To add a sampler, subclass this class (or AdaptiveSampler, where results steer it) in a file of
+    its own and name it in SAMPLERS; tests/samplers/test_contract.py then tests it.
+
+    Args:
+        decoder: Turns points into configurations that meet the budget.
+        seed: Of everything that is drawn at random.
+        seen: A set to share with the other samplers of a study.
+
+    Example:
+        >>> sampler = MonteCarlo(decoder, seed=0)
+        >>> cost_model = decoder.budget.cost_model(decoder.geometry)
+        >>> decoder.budget.holds(cost_model.total(sampler.propose(0).config))
+        True
+    """
 
     @abstractmethod
     def point(self, index: int, attempt: int) -> Sequence[float]:
@@ -102,32 +151,3 @@ class Sampler(ABC):
                 self.seen.add(digest)
                 return Proposal(config, point)
         return None
-
-    def exclude(self, config: PruningConfig) -> None:
-        """Never propose this configuration: a stored trial of a resumed study has it."""
-        self.seen.add(self._digest(config))
-
-    def tell(  # noqa: B027 - a sampler need not make use of results
-        self, start: int, points: Sequence[Point], values: Sequence[float | None]
-    ) -> None:
-        """Report the results of a finished generation, before the next one is proposed.
-
-        A resumed study reports the generations that are stored, in order, without having proposed
-        them.
-
-        Args:
-            start: Number of the generation's first trial.
-            points: As they were proposed, in order of trial number.
-            values: Of each point; more is better, None where the trial failed.
-        """
-
-    def _digest(self, config: PruningConfig) -> bytes:
-        """8 bytes that are the same for configurations that must have the same result.
-
-        A set of them costs a tenth of the memory of what they stand for. Among a million
-        configurations two different ones share a digest once in 40 million studies; the second is
-        then replaced, in every run alike.
-        """
-        tokens = token_counts(self.decoder.geometry, config)
-        key = method_of(config).identity(config, tokens)
-        return hashlib.blake2b(repr(key).encode(), digest_size=8).digest()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ztp_search.pruning.config import PruningConfig
-from ztp_search.samplers.base import Point, Proposal, Sampler
+from ztp_search.samplers.base import Proposal, Proposer
 from ztp_search.space.decoder import Decoder
 
 
-class Known(Sampler):
+class Known(Proposer):
     """Proposes given configurations, one after the other; they have no point.
 
     Args:
@@ -24,18 +24,15 @@ class Known(Sampler):
         configs: Sequence[PruningConfig] = (),
     ) -> None:
         super().__init__(decoder, seed, seen)
-        first: dict[bytes, PruningConfig] = {}
+        self._first: dict[bytes, PruningConfig] = {}
         for config in configs:
-            first.setdefault(self._digest(config), config)
-        self.configs = list(first.values())
+            self._first.setdefault(self._digest(config), config)
+        self.configs = list(self._first.values())
 
     @property
     def left(self) -> list[PruningConfig]:
         """Those that are neither proposed nor excluded."""
-        return [config for config in self.configs if self._digest(config) not in self.seen]
-
-    def point(self, index: int, attempt: int) -> Point:
-        raise NotImplementedError("what is given has no point")
+        return [config for digest, config in self._first.items() if digest not in self.seen]
 
     def propose(self, index: int) -> Proposal | None:
         for config in self.left[:1]:
