@@ -51,6 +51,7 @@ def test_what_is_given_has_no_point() -> None:
     sampler = Known(wide(), seed=0, configs=[ONE])
     proposal = sampler.propose(0)
     assert proposal is not None and proposal.point == ()
+    assert not hasattr(sampler, "point")
 
 
 def test_of_configurations_that_must_have_the_same_result_the_first_counts() -> None:

@@ -95,8 +95,8 @@ class Sampler(Proposer):
     """Proposes the configuration of trial i; a subclass says which point of the unit cube.
 
     Trial i depends on the seed, the decoder, i, the configurations that are excluded, and the
-    results that the sampler was told of before, and on nothing else. One that equals an earlier one
-    is replaced, attempt by attempt.
+    results that the sampler was told of before, and on nothing else. What equals an earlier
+    configuration is replaced, attempt by attempt.
 
     To add a sampler, subclass this class (or AdaptiveSampler, where results steer it) in a file of
     its own and name it in SAMPLERS; tests/samplers/test_contract.py then tests it.

@@ -27,7 +27,11 @@ class Known(Proposer):
         self._first: dict[bytes, PruningConfig] = {}
         for config in configs:
             self._first.setdefault(self._digest(config), config)
-        self.configs = list(self._first.values())
+
+    @property
+    def configs(self) -> list[PruningConfig]:
+        """All of them, in order."""
+        return list(self._first.values())
 
     @property
     def left(self) -> list[PruningConfig]:
