@@ -40,7 +40,7 @@ class Search:
         until(condition, self.child)
 
     def of(self, event: str) -> list[dict[str, Any]]:
-        return list(self.log[event])
+        return list(self.log.get(event, ()))
 
     def shares(self) -> list[tuple[int, int, int]]:
         return [(e["workers"], e["room"], e["searches"]) for e in self.of("shared")]
